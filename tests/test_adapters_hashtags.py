@@ -1,0 +1,178 @@
+"""Hashtags: how tags are written, which are dropped, and what becomes of them."""
+
+from __future__ import annotations
+
+import unicodedata
+from typing import Any
+
+import datasets
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from wscl_adapters.hashtags import HashtagsAdapter
+from wscl_embed.errors import InputError
+from wscl_embed.terms import describing_terms, normalise_term, words
+
+FAMILY = "\N{MAN}\u200d\N{WOMAN}\u200d\N{GIRL}"
+SCOTLAND = "\N{WAVING BLACK FLAG}" + "".join(chr(0xE0000 + ord(letter)) for letter in "gbsct") + "\U000e007f"
+# Mostly what tags are made of, so that hypothesis meets marks, joiners and punctuation at the edges often.
+TAG_TEXT = st.text(st.one_of(st.characters(), st.sampled_from("#＃_-'’ .!\u200d\ufe0f\u20e3\u0301\u093e\u0345ﬁİß①❤🏽")))
+
+
+def tagged(values: list[Any]) -> datasets.Dataset:
+    return datasets.Dataset.from_dict({"id": [str(row) for row in range(len(values))], "tags": values})
+
+
+@pytest.mark.parametrize(
+    ("written", "normal"),
+    [
+        ("#Sun", "sun"),
+        ("##Sun!!", "sun"),
+        ("＃ＳＵＮ", "sun"),
+        ("“sun”,", "sun"),
+        ("STRASSE", "strasse"),
+        ("Straße", "strasse"),
+        ("rock-n-roll", "rock-n-roll"),
+        ("_snake_case_", "snake_case"),
+        ("rock'n'roll", "rock'n'roll"),
+        ("c++", "c++"),
+        ("new   york\u00a0city", "new york city"),
+        ("\u200bsun\ufeff", "sun"),
+        ("#日の出", "日の出"),
+        ("#हिन्दी", "हिन्दी"),
+        ("#தமிழ்", "தமிழ்"),
+        ("#ไทย", "ไทย"),
+        ("#Ёлка", "ёлка"),
+        ("#עברית", "עברית"),
+        ("❤️", "❤️"),
+        ("#🌞", "🌞"),
+        ("👍🏽", "👍🏽"),
+        (FAMILY, FAMILY),
+        (SCOTLAND, SCOTLAND),
+        ("🇩🇪", "🇩🇪"),
+        ("#️⃣", "#️⃣"),
+        ("1️⃣", "1️⃣"),
+        ("#", ""),
+        ("...", ""),
+        ("\ufe0f", ""),
+        ("  ", ""),
+        ("", ""),
+    ],
+)
+def test_normal_form(written: str, normal: str) -> None:
+    assert normalise_term(written) == normal
+
+
+@settings(deadline=None, max_examples=400)
+@given(TAG_TEXT)
+def test_normalising_twice_changes_nothing(text: str) -> None:
+    assert normalise_term(normalise_term(text)) == normalise_term(text)
+
+
+@settings(deadline=None, max_examples=400)
+@given(TAG_TEXT)
+def test_composed_and_decomposed_are_one(text: str) -> None:
+    assert normalise_term(unicodedata.normalize("NFC", text)) == normalise_term(unicodedata.normalize("NFD", text))
+
+
+@pytest.mark.parametrize(
+    ("value", "tags"),
+    [
+        ("#Sun #Beach, summer", ["sun", "beach", "summer"]),
+        ("#sun#beach#Sun", ["sun", "beach"]),
+        ("＃日の出＃海、山", ["日の出", "海", "山"]),
+        ("#️⃣ #one", ["#️⃣", "one"]),
+        (["Sun", "#sun", "SUN!"], ["sun"]),
+        (["New York", None, "", "#"], ["new york"]),
+        ([2011, 2012], ["2011", "2012"]),
+        ("", []),
+        ([], []),
+        (None, []),
+    ],
+)
+def test_tags_of_a_record(value: Any, tags: list[str]) -> None:
+    assert HashtagsAdapter().record_tags(value) == tags
+
+
+def test_what_is_no_tags_is_refused() -> None:
+    with pytest.raises(InputError, match="'tags' holds a dict .*a list of tags or one string"):
+        HashtagsAdapter().assign(tagged([{"colour": "red"}]))
+
+
+def test_rare_and_frequent_tags_are_dropped_and_their_records_noise() -> None:
+    values = ["sun all", "sun all", "sea all", "sea all", "all", "rare", None, ""]
+    adapter = HashtagsAdapter(n_clusters=2)
+    assert adapter.tags(tagged(values)) == [["sun"], ["sun"], ["sea"], ["sea"], [], [], [], []]
+    clusters = adapter.assign(tagged(values))
+    assert clusters.labels[4:].tolist() == [-1] * 4
+    assert clusters.table["size"].tolist() == [2, 2]
+    assert sorted(clusters.table["terms"].tolist()) == [["sea"], ["sun"]]
+
+
+def test_when_the_limits_drop_every_tag_the_message_says_which() -> None:
+    with pytest.raises(InputError) as caught:
+        HashtagsAdapter().assign(tagged(["all a", "all b", "all c", None]))
+    assert str(caught.value) == (
+        "adapter hashtags: all 4 distinct tags in the column 'tags' are dropped: 3 are in fewer than min_df=2 records "
+        "(lower min_df), 1 in more than max_df=0.5 of the 3 tagged records (raise max_df)."
+    )
+
+
+def test_no_tag_at_all_names_the_column() -> None:
+    with pytest.raises(InputError, match="none of the 2 records carries a signal.*'column': 'tags'"):
+        HashtagsAdapter().assign(tagged(["", "##"]))
+
+
+def many(n: int = 400, seed: int = 0) -> datasets.Dataset:
+    """Records of 8 topics with 30 tags each, 4 drawn a record: more tags than dimensions are kept."""
+    rng = np.random.default_rng(seed)
+    topics = rng.integers(0, 8, n)
+    return tagged([[f"t{topic}-{tag}" for tag in rng.choice(30, 4, replace=False)] for topic in topics])
+
+
+def test_features_are_unit_rows_of_the_asked_width() -> None:
+    features = HashtagsAdapter(n_components=16).features(many())
+    assert features.shape == (400, 16)
+    np.testing.assert_allclose(np.linalg.norm(features, axis=1), 1, rtol=1e-6)
+
+
+def test_topics_that_share_few_tags_are_found() -> None:
+    dataset = many()
+    clusters = HashtagsAdapter(n_components=8, n_clusters=8).assign(dataset)
+    topics = [tags[0].split("-")[0] for tags in dataset["tags"]]
+    from sklearn.metrics import normalized_mutual_info_score
+
+    assert normalized_mutual_info_score(topics, clusters.labels) > 0.95
+    assert all(len({term.split("-")[0] for term in terms}) == 1 for terms in clusters.table["terms"])
+
+
+def test_repeated_tag_sets_weigh_as_often_as_they_occur() -> None:
+    """The reduction of collapsed rows spans what the reduction of all rows spans."""
+    from sklearn.decomposition import TruncatedSVD
+    from sklearn.feature_extraction.text import TfidfVectorizer
+
+    dataset = many(60)
+    dataset = datasets.concatenate_datasets([dataset, dataset.select([0] * 40)])
+    tags = HashtagsAdapter().tags(dataset)
+    tfidf = TfidfVectorizer(analyzer=list).fit_transform(tags)
+    expected = TruncatedSVD(5, random_state=0, n_iter=30).fit_transform(tfidf)
+    expected /= np.linalg.norm(expected, axis=1, keepdims=True)
+    features = np.asarray(HashtagsAdapter(n_components=5).features(dataset))
+    np.testing.assert_allclose(features @ features.T, expected @ expected.T, atol=0.02)
+
+
+def test_describing_terms_by_hand() -> None:
+    tokens = [["a", "b", "both"], ["a", "both"], ["c", "both"], ["noise"]]
+    labels = np.array([0, 0, 2, -1])
+    # counts of cluster 0: a 2, both 2, b 1; f: a 2, both 3, b 1, c 1; A = 7 / 3
+    weights = {"a": 2 * np.log1p(7 / 3 / 2), "both": 2 * np.log1p(7 / 3 / 3), "b": np.log1p(7 / 3)}
+    assert describing_terms(tokens, labels) == [sorted(weights, key=lambda term: -weights[term]), [], ["c", "both"]]
+    assert describing_terms(tokens, labels, top=1) == [["a"], [], ["c"]]
+    assert describing_terms([[], []], np.array([0, -1])) == [[]]
+    assert describing_terms([], np.array([], dtype=np.int64)) == []
+
+
+def test_words_keep_the_marks_of_other_scripts() -> None:
+    assert words("A red (cotton) T-Shirt — हिन्दी में!") == ["red", "cotton", "t-shirt", "हिन्दी", "में"]

@@ -1,0 +1,182 @@
+"""What every clusterer must do: the named ones, scikit-learn's, and any object with fit_predict."""
+
+from __future__ import annotations
+
+import tracemalloc
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from scipy import sparse
+from sklearn.cluster import DBSCAN, AgglomerativeClustering, BisectingKMeans
+from sklearn.metrics import adjusted_rand_score
+
+import wscl_embed.clusterers
+from wscl_embed.clusterers import cluster_rows, collapse_rows, default_n_clusters
+from wscl_embed.errors import InputError
+
+
+class SignOfFirst:
+    """The least a clusterer can be."""
+
+    def fit_predict(self, X: Any) -> NDArray[np.int64]:
+        return (np.asarray(X)[:, 0] > 0).astype(np.int64) + (np.asarray(X)[:, 1] > 5)
+
+
+CLUSTERERS: dict[str, Any] = {
+    "kmeans": "kmeans",
+    "hdbscan": "hdbscan",
+    "exact": "exact",
+    "agglomerative": AgglomerativeClustering(3),
+    "bisecting": BisectingKMeans(3, random_state=0),
+    "dbscan": DBSCAN(eps=1.0, min_samples=3),
+    "object": SignOfFirst(),
+}
+
+
+@pytest.fixture(params=sorted(CLUSTERERS))
+def clusterer(request: pytest.FixtureRequest) -> Any:
+    return CLUSTERERS[request.param]
+
+
+def blobs(copies: int = 4, per_blob: int = 10) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Three far blobs, every row ``copies`` times, in mixed order: (n, 2) features and (n,) truth."""
+    rng = np.random.default_rng(0)
+    centres = np.array([[-9.0, 0.0], [9.0, 0.0], [9.0, 9.0]])
+    truth = np.tile(np.repeat(np.arange(3), per_blob), copies)
+    rows = np.tile(centres.repeat(per_blob, axis=0) + rng.normal(scale=0.2, size=(3 * per_blob, 2)), (copies, 1))
+    order = rng.permutation(len(rows))
+    return rows[order], truth[order]
+
+
+def test_three_blobs_are_found(clusterer: Any) -> None:
+    if clusterer == "exact":
+        pytest.skip("exact groups identical rows only")
+    features, truth = blobs()
+    labels = cluster_rows(features, clusterer, n_clusters=3, min_cluster_size=10)
+    assert labels.shape == truth.shape
+    assert labels.dtype == np.int64
+    assert adjusted_rand_score(truth, labels) == 1
+
+
+def test_the_same_seed_gives_the_same_labels(clusterer: Any) -> None:
+    features = np.random.default_rng(1).normal(size=(200, 3))
+    first, second = (cluster_rows(features, clusterer, n_clusters=7, seed=3) for _ in range(2))
+    assert first.tolist() == second.tolist()
+
+
+def test_identical_rows_share_a_label(clusterer: Any) -> None:
+    features, _ = blobs()
+    labels = cluster_rows(features, clusterer, n_clusters=3)
+    _, inverse, _ = collapse_rows(features)
+    assert len(set(zip(inverse.tolist(), labels.tolist(), strict=True))) == 30
+
+
+def test_sparse_rows_give_the_partition_of_dense_ones(clusterer: Any) -> None:
+    if isinstance(clusterer, (AgglomerativeClustering, SignOfFirst)):
+        pytest.skip(f"{type(clusterer).__name__} takes no sparse features, by its own contract")
+    features, _ = blobs()
+    dense = cluster_rows(features, clusterer, n_clusters=3)
+    assert adjusted_rand_score(dense, cluster_rows(sparse.csr_array(features), clusterer, n_clusters=3)) == 1
+
+
+def test_one_row_is_enough_for_the_named_ones(clusterer: Any) -> None:
+    if not isinstance(clusterer, str):
+        pytest.skip("what one row means is up to the object")
+    assert cluster_rows(np.ones((1, 2)), clusterer).tolist() == ([-1] if clusterer == "hdbscan" else [0])
+
+
+@pytest.mark.parametrize("dims", [2, 40])
+def test_hdbscan_reduces_wide_features(dims: int) -> None:
+    features, truth = blobs()
+    wide = np.hstack([features, np.random.default_rng(0).normal(scale=0.01, size=(len(features), dims))])
+    labels = cluster_rows(wide, "hdbscan", min_cluster_size=20)
+    assert adjusted_rand_score(truth, labels) == 1
+    assert adjusted_rand_score(truth, cluster_rows(sparse.csr_array(wide), "hdbscan", min_cluster_size=20)) == 1
+
+
+def test_hdbscan_of_alike_or_few_rows_is_noise() -> None:
+    assert (cluster_rows(np.ones((30, 2)), "hdbscan") == -1).all()
+    assert (cluster_rows(np.eye(4), "hdbscan", min_cluster_size=5) == -1).all()
+
+
+def test_kmeans_makes_no_more_clusters_than_there_are_distinct_rows() -> None:
+    features = np.repeat(np.eye(3), 5, axis=0)
+    assert len(set(cluster_rows(features, "kmeans", n_clusters=10).tolist())) == 3
+
+
+def test_kmeans_weighs_a_row_by_how_often_it_occurs() -> None:
+    # Once each, 0 and 1 are the closer pair; with 0 a hundred times, taking 1 away from it is cheaper.
+    once = cluster_rows(np.array([[0.0], [1.0], [2.2]]), "kmeans", n_clusters=2)
+    assert once[0] == once[1] != once[2]
+    often = cluster_rows(np.array([[0.0]] * 100 + [[1.0], [2.2]]), "kmeans", n_clusters=2)
+    assert often[0] != often[100] == often[101]
+
+
+def test_kmeans_says_nothing_of_rows_that_differ_by_rounding() -> None:
+    features = np.ones((50, 2)) + np.arange(50)[:, None] * 1e-17 + np.array([[0, 1e-16]])
+    cluster_rows(features, "kmeans", n_clusters=20)
+
+
+def test_mini_batches_find_the_blobs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(wscl_embed.clusterers, "MINI_BATCH_ROWS", 10)
+    features, truth = blobs()
+    first, second = (cluster_rows(features, "kmeans", n_clusters=3, seed=2) for _ in range(2))
+    assert adjusted_rand_score(truth, first) == 1
+    assert first.tolist() == second.tolist()
+
+
+def test_kmeans_of_many_rows_stays_within_a_few_copies_of_them() -> None:
+    features = np.random.default_rng(0).normal(size=(25_000, 256)).astype(np.float32)  # 26 MB
+    tracemalloc.start()
+    try:
+        cluster_rows(features, "kmeans", n_clusters=50)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 1.5 * features.nbytes
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.lists(st.lists(st.sampled_from([0.0, -0.0, 1.0, 2.0]), min_size=3, max_size=3), min_size=1, max_size=12))
+def test_collapsed_rows_rebuild_the_features(rows: list[list[float]]) -> None:
+    features = np.array(rows)
+    for given_as in (features, sparse.csr_array(features)):
+        distinct, inverse, counts = collapse_rows(given_as)
+        dense = distinct.toarray() if sparse.issparse(distinct) else np.asarray(distinct)
+        assert (dense[inverse] == features).all()
+        assert len({tuple(row) for row in dense.tolist()}) == len(dense)
+        assert counts.tolist() == np.bincount(inverse).tolist()
+
+
+def test_stored_zeros_make_no_difference_and_the_matrix_is_left_alone() -> None:
+    matrix = sparse.csr_array((np.array([1.0, 0.0, 1.0]), np.array([1, 0, 1]), np.array([0, 2, 3])), shape=(2, 2))
+    assert cluster_rows(matrix, "exact").tolist() == [0, 0]
+    assert matrix.nnz == 3
+
+
+def test_default_number_of_clusters() -> None:
+    assert [default_n_clusters(n) for n in (1, 100, 1_000, 200_000)] == [2, 20, 200, 200]
+
+
+def test_an_unknown_clusterer_names_the_nearest() -> None:
+    with pytest.raises(InputError, match="Did you mean kmeans"):
+        cluster_rows(np.eye(2), "k-means")
+
+
+@pytest.mark.parametrize("clusterer", [object(), AgglomerativeClustering, None])
+def test_what_is_no_clusterer_is_refused(clusterer: Any) -> None:
+    with pytest.raises(InputError, match="nor an object with fit_predict"):
+        cluster_rows(np.eye(2), clusterer)
+
+
+def test_labels_of_another_length_are_refused() -> None:
+    class Short:
+        def fit_predict(self, X: Any) -> NDArray[np.int64]:
+            return np.zeros(1, dtype=np.int64)
+
+    with pytest.raises(InputError, match=r"labels of shape \(1,\) for 2 rows"):
+        cluster_rows(np.eye(2), Short())

@@ -1,0 +1,170 @@
+"""`Adapter`: what turns a signal of a dataset into `Clusters`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import Field, dataclass, field, fields
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+
+from wscl_embed.clusterers import Features, check_clusterer, cluster_rows
+from wscl_embed.clusters import Clusters
+from wscl_embed.errors import InputError
+
+if TYPE_CHECKING:
+    import datasets
+
+
+def option(default: Any, help: str, *, at_least: float | None = None, at_most: float | None = None) -> Any:
+    """A dataclass field that is an option of an adapter: default, the line `wscl-embed adapters` shows, and limits."""
+    return field(default=default, metadata={"help": help, "at_least": at_least, "at_most": at_most})
+
+
+@dataclass(kw_only=True)
+class Adapter:
+    """Turns a dataset into `Clusters`.
+
+    Write one by subclassing: give it a ``name``, make it a keyword-only dataclass whose fields are its options, and
+    implement `features`; clustering, noise and describing terms are inherited. For another way to clusters
+    altogether, override `assign`: without `features` the options of the clusterer do not apply and are not offered.
+    Register the class in the entry-point group ``wscl_embed.adapters`` and it works as
+    ``wscl-embed fit --adapter <name>:<option>=<value>``.
+
+    >>> from dataclasses import dataclass
+    >>> @dataclass(kw_only=True)
+    ... class TitleLength(Adapter):
+    ...     name = "title_length"
+    ...     column: str = option("title", "column with the title")
+    ...     def features(self, dataset):
+    ...         return np.array([[len(title)] for title in self.read(dataset, self.column)], dtype=float)
+    """
+
+    name: ClassVar[str]
+    needs_image_features: ClassVar[bool] = False
+    """True: the dataset is handed over with a column ``image_features``, the frozen encoder's (n, D) float32."""
+    expects_clusters: ClassVar[bool] = True
+    """False: having no clusters is the point (self-supervised baseline), and no reason for an error."""
+
+    clusterer: Any = option(  # noqa: RUF009 (it returns a field)
+        "kmeans", "kmeans, hdbscan, exact, or (in Python) any object with fit_predict"
+    )
+    n_clusters: int | None = option(
+        None,
+        "number of clusters for kmeans (default: 200, or a fifth of the records when fewer than 1,000)",
+        at_least=1,
+    )
+    min_cluster_size: int = option(5, "smallest cluster hdbscan makes", at_least=2)
+    seed: int = option(0, "seed of the clusterer and of dimension reduction", at_least=0)
+
+    def __post_init__(self) -> None:
+        """Check the options.
+
+        Raises:
+            InputError: a value outside its limits, an unknown clusterer, or a clusterer's option where none is used.
+        """
+        offered = self.option_fields()
+        for item in fields(self):
+            value = getattr(self, item.name)
+            if item.name not in offered and value != item.default:
+                raise InputError(f"adapter {self.name} clusters no features, so it has no option {item.name!r}.")
+            low, high = item.metadata.get("at_least"), item.metadata.get("at_most")
+            if value is not None and ((low is not None and value < low) or (high is not None and value > high)):
+                limits = [f"at {word} {limit}" for word, limit in (("least", low), ("most", high)) if limit is not None]
+                raise InputError(f"adapter {self.name}: {item.name} must be {' and '.join(limits)}; got {value}.")
+        check_clusterer(self.clusterer)
+
+    @classmethod
+    def option_fields(cls) -> dict[str, Field[Any]]:
+        """The options by name; those of the clusterer only where `features` is implemented."""
+        inherited = [] if cls.features is not Adapter.features else [item.name for item in fields(Adapter)]
+        return {item.name: item for item in fields(cls) if item.name not in inherited}
+
+    def options(self) -> dict[str, Any]:
+        """The options and their values."""
+        return {name: getattr(self, name) for name in self.option_fields()}
+
+    def features(self, dataset: datasets.Dataset) -> Features:
+        """(n, F) array or CSR, one row a record. A row of zeros or with a NaN has no signal and becomes noise."""
+        raise NotImplementedError(f"{type(self).__name__} must implement features() or override assign().")
+
+    def cluster(self, features: Features) -> NDArray[np.int64]:
+        """(m,) labels, -1 for noise, of the (m, F) rows that carry a signal."""
+        return cluster_rows(
+            features,
+            self.clusterer,
+            n_clusters=self.n_clusters,
+            min_cluster_size=self.min_cluster_size,
+            seed=self.seed,
+        )
+
+    def terms(self, dataset: datasets.Dataset, labels: NDArray[np.int64]) -> Sequence[Sequence[str]]:
+        """Describing words of each cluster 0..K-1 for (n,) ``labels`` (-1 noise). Default: none."""
+        return [[] for _ in range(int(labels.max(initial=-1)) + 1)]
+
+    def assign(self, dataset: datasets.Dataset) -> Clusters:
+        """Cluster the rows of `features`.
+
+        Raises:
+            InputError: no record carries a signal, or `features` has another number of rows than the dataset.
+        """
+        features = self.features(dataset)
+        if features.ndim != 2 or features.shape[0] != len(dataset):
+            raise InputError(f"adapter {self.name}: features of shape {features.shape} for {len(dataset)} records.")
+        present = has_signal(features)
+        if not present.any():
+            raise self.no_signal(dataset)
+        labels = np.full(len(dataset), -1, dtype=np.int64)
+        labels[present] = self.cluster(features if present.all() else features[present])
+        labels = renumber(labels)
+        return Clusters.from_labels(list(dataset["id"]), labels, name=self.name, terms=self.terms(dataset, labels))
+
+    def remedy(self) -> str:
+        """What to change when there are too few clusters: a sentence for an error message."""
+        if self.clusterer == "hdbscan":
+            return f"Lower min_cluster_size (now {self.min_cluster_size}), or take clusterer=kmeans."
+        if self.clusterer == "kmeans" and self.n_clusters == 1:
+            return "Raise n_clusters (now 1)."
+        return f"The records look alike: read another column, or change another of the options {self.options()}."
+
+    def no_signal(self, dataset: datasets.Dataset) -> InputError:
+        """The error for a dataset in which no record carries a signal."""
+        return InputError(
+            f"adapter {self.name}: none of the {len(dataset)} records carries a signal "
+            f"(options {self.options()}). Name another column or another adapter."
+        )
+
+    def read(self, dataset: datasets.Dataset, column: str) -> list[Any]:
+        """The values of ``column``.
+
+        Raises:
+            InputError: the dataset has no such column (names those it has), or it is null throughout.
+        """
+        if column not in dataset.column_names:
+            signals = [name for name in dataset.column_names if name not in ("id", "image", "image_features")]
+            raise InputError(
+                f"adapter {self.name}: the dataset has no column {column!r}. "
+                f"Its columns are: {', '.join(signals) or 'none'}. "
+                f"Name one with --adapter {self.name}:column=NAME."
+            )
+        values = list(dataset[column])
+        if all(value is None for value in values):
+            raise InputError(f"adapter {self.name}: the column {column!r} is null in all {len(values)} records.")
+        return values
+
+
+def has_signal(features: Features) -> NDArray[np.bool_]:
+    """(n,) bool: rows with an entry other than zero, and all finite."""
+    if sparse.issparse(features):
+        sums = np.asarray(abs(features).sum(axis=1), dtype=np.float64).ravel()
+        return np.isfinite(sums) & (sums > 0)
+    dense = np.asarray(features)
+    return np.logical_and(np.isfinite(dense).all(axis=1), dense.any(axis=1))
+
+
+def renumber(labels: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The same partition with labels 0..K-1 in ascending order; negative labels become -1."""
+    _, compact = np.unique(np.maximum(labels, -1), return_inverse=True)
+    return compact.astype(np.int64) - int((labels < 0).any())

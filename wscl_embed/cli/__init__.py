@@ -1,0 +1,70 @@
+"""The command line. Each command mirrors a Python function; heavy imports happen when a command runs."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+import click
+
+from wscl_embed import __version__
+from wscl_embed.errors import WsclEmbedError
+
+COMMANDS = {
+    "fit": "Cluster by weak signals, fine-tune, embed, and compare before and after.",
+    "cluster": "Turn signals into clusters and say what they are, without training.",
+    "embed": "Embed images into an HDF5 file.",
+    "evaluate": "Score an embedding file by image-to-image retrieval.",
+    "search": "Find the images most like one image.",
+    "adapters": "List the installed adapters with their options.",
+    "demo": "Run the whole job on the emoji that come with the package.",
+}
+
+
+class LazyGroup(click.Group):
+    """Loads a command's module when the command is run or asks for its own help."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        command: click.Command = importlib.import_module(f"wscl_embed.cli.{cmd_name}").command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(__version__, prog_name="wscl-embed")
+def group() -> None:
+    """From images and weak metadata to a better embedding file.
+
+    \b
+    Try it on what comes with the package:  wscl-embed demo
+    Then on your own images:
+      wscl-embed fit --data photos/ --adapter hashtags:column=tags --label-column category --output runs/photos
+    """
+
+
+def main() -> None:
+    """Run the command line. Exit codes: 0 done, 1 a failure of ours, 2 wrong use or bad input, 130 interrupted."""
+    try:
+        group.main(standalone_mode=False, prog_name="wscl-embed")
+    except WsclEmbedError as error:
+        _fail(str(error), error.exit_code)
+    except click.UsageError as error:
+        context = f"\nTry: {error.ctx.command_path} --help" if error.ctx else ""
+        _fail(error.format_message() + context, 2)
+    except click.ClickException as error:
+        _fail(error.format_message(), 2)
+    except (click.exceptions.Abort, KeyboardInterrupt):
+        _fail("interrupted.", 130)
+
+
+def _fail(message: str, code: int) -> None:
+    click.echo(f"error: {message}", err=True)
+    sys.exit(code)

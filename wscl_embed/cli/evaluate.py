@@ -1,0 +1,24 @@
+"""``wscl-embed evaluate``"""
+
+from __future__ import annotations
+
+import click
+
+
+@click.command(
+    epilog="""\b
+Example:
+  wscl-embed evaluate runs/photos --data photos/ --label-column category --before frozen.h5"""
+)
+@click.argument("embeddings", metavar="RUN_OR_H5")
+@click.option("--data", required=True, metavar="PATH", help="the images it was made from, for their labels")
+@click.option("--label-column", required=True, metavar="TEXT", help="the column of labels")
+@click.option("--split", default="test", show_default=True, help="score this split; all for every image")
+@click.option("--before", metavar="RUN_OR_H5", help="another embedding file over the same images, to compare with")
+def command(embeddings: str, data: str, label_column: str, split: str, before: str | None) -> None:
+    """Score an embedding file by image-to-image retrieval, alone or against another."""
+    from wscl_embed.cli.tables import print_scores
+    from wscl_embed.pipeline import evaluate
+
+    metrics = evaluate(embeddings, data, label_column, split=None if split == "all" else split, before=before)
+    print_scores(metrics, before="before", after="after" if before else "value")

@@ -1,0 +1,269 @@
+"""`Clusters`: the membership matrix every adapter ends in, and its table of clusters."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+
+from wscl_embed.errors import InputError
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import pyarrow as pa
+
+FORMAT = "wscl-embed/clusters"
+FORMAT_VERSION = 1
+TABLE_COLUMNS = ["name", "source", "level", "size", "terms"]
+
+
+@dataclass(frozen=True, eq=False)
+class Clusters:
+    """A sparse, non-negative membership matrix over N images and K clusters.
+
+    ============== ==================================================================================================
+    ``ids``        list of N unique strings, one an image
+    ``membership`` SciPy CSR array (N, K), float32, >= 0. A row without entries is noise: the image's only positive is
+                   its own other view. Hard clusters have one 1 a row.
+    ``table``      pandas DataFrame of K rows: ``name``, ``source`` (the adapter), ``level`` (0 for a flat clustering),
+                   ``size`` (images with an entry in the column), ``terms`` (list of describing words)
+    ============== ==================================================================================================
+
+    >>> clusters = Clusters.from_labels(["a", "b", "c"], [0, 0, -1], name="toy")
+    >>> clusters.membership.toarray().tolist()
+    [[1.0], [1.0], [0.0]]
+    >>> clusters.labels.tolist()
+    [0, 0, -1]
+    """
+
+    ids: list[str]
+    membership: sparse.csr_array
+    table: pd.DataFrame
+
+    def __post_init__(self) -> None:
+        # A copy: tidying in place must not reach into the caller's matrix.
+        membership = sparse.csr_array(self.membership).astype(np.float32, copy=True)
+        membership.sum_duplicates()
+        membership.eliminate_zeros()
+        object.__setattr__(self, "membership", membership)
+        n, k = membership.shape
+        if len(self.ids) != n:
+            raise InputError(f"Clusters: {len(self.ids)} ids for a membership matrix of {n} rows; give one id a row.")
+        if len(set(self.ids)) != n:
+            raise InputError("Clusters: ids must be unique.")
+        if list(self.table.columns) != TABLE_COLUMNS or len(self.table) != k:
+            raise InputError(
+                f"Clusters: the table must have the columns {TABLE_COLUMNS} and {k} rows, one a cluster; "
+                f"got {list(self.table.columns)} and {len(self.table)} rows."
+            )
+        if membership.nnz and not (np.isfinite(membership.data).all() and membership.data.min() > 0):
+            raise InputError("Clusters: memberships must be finite and not negative.")
+
+    @classmethod
+    def from_labels(
+        cls,
+        ids: Sequence[str],
+        labels: Sequence[int] | NDArray[np.integer],
+        strengths: Sequence[float] | NDArray[np.floating] | None = None,
+        *,
+        name: str,
+        terms: Sequence[Sequence[str]] | None = None,
+    ) -> Clusters:
+        """Hard clusters (or soft ones, with ``strengths``) from one label an image; a negative label is noise.
+
+        Args:
+            ids: N unique strings.
+            labels: (N,) integers as scikit-learn's ``fit_predict`` returns them. They are renumbered to 0..K-1 in
+                ascending order, so gaps do no harm.
+            strengths: (N,) membership strengths in (0, 1], such as HDBSCAN's ``probabilities_``. Default: all 1.
+            name: the adapter that made them; clusters are called ``name-0``, ``name-1``, ...
+            terms: describing words of each of the K clusters, in ascending order of label.
+
+        Raises:
+            InputError: lengths that differ, or strengths outside (0, 1].
+        """
+        label_array = np.asarray(labels, dtype=np.int64)
+        for what, shape in (
+            ("labels", label_array.shape),
+            ("strengths", np.shape(labels if strengths is None else strengths)),
+        ):
+            if shape != (len(ids),):
+                raise InputError(f"Clusters.from_labels: {len(ids)} ids, but {what} of shape {shape}.")
+        rows = np.flatnonzero(label_array >= 0)
+        values, columns = np.unique(label_array[rows], return_inverse=True)
+        if strengths is None:
+            data = np.ones(len(rows), dtype=np.float32)
+        else:
+            data = np.asarray(strengths, dtype=np.float32)[rows]
+            if data.size and not (data.min() > 0 and data.max() <= 1):
+                raise InputError("Clusters.from_labels: strengths must lie in (0, 1].")
+        membership = sparse.csr_array((data, (rows, columns)), shape=(len(ids), len(values)))
+        return cls(list(ids), membership, cluster_table(membership, source=name, terms=terms))
+
+    @classmethod
+    def combine(cls, parts: Sequence[Clusters], weights: Sequence[float] | None = None) -> Clusters:
+        """Put the blocks of several clusterings of the same images side by side, each scaled by sqrt(weight).
+
+        The pair weight of two images is then the weighted sum of their pair weights in each part. The order of images
+        is that of the first part.
+
+        Raises:
+            InputError: no parts, a weight that is not positive, or parts over different images.
+        """
+        if not parts:
+            raise InputError("Clusters.combine: give at least one Clusters.")
+        scale = [1.0] * len(parts) if weights is None else list(weights)
+        if len(scale) != len(parts) or not all(0 < weight < np.inf for weight in scale):
+            raise InputError(f"Clusters.combine: give {len(parts)} positive weights, one a part; got {scale}.")
+        ids = parts[0].ids
+        if any(len(part) != len(ids) for part in parts):
+            raise InputError(
+                f"Clusters.combine: the parts are over {[len(part) for part in parts]} images; "
+                "select() the images they share first."
+            )
+        import pandas as pd
+
+        blocks = [part.select(ids).membership * np.float32(w**0.5) for part, w in zip(parts, scale, strict=True)]
+        # A part without clusters (adapter none) is left out: pandas deprecates concatenating empty tables.
+        tables = [part.table for part in parts if part.n_clusters] or [parts[0].table]
+        table = pd.concat(tables, ignore_index=True)
+        return cls(ids, sparse.csr_array(sparse.hstack(blocks, format="csr")), table)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @property
+    def n_clusters(self) -> int:
+        """K, the number of columns of the membership matrix."""
+        return int(self.membership.shape[1])
+
+    @property
+    def labels(self) -> NDArray[np.int64]:
+        """(N,) int64: the column each image belongs to most (the first of equals), -1 for noise."""
+        matrix = self.membership
+        labels = np.full(len(self), -1, dtype=np.int64)
+        rows = np.repeat(np.arange(len(self)), np.diff(matrix.indptr))
+        # Last write wins: sort so that each row's strongest, leftmost entry is written last.
+        order = np.lexsort((-matrix.indices, matrix.data, rows))
+        labels[rows[order]] = matrix.indices[order]
+        return labels
+
+    def select(self, ids: Sequence[str]) -> Clusters:
+        """The same clusters over ``ids`` in that order; sizes are counted anew, empty clusters are kept.
+
+        Raises:
+            InputError: an id that is not here.
+        """
+        if list(ids) == self.ids:
+            return self
+        position = {image_id: row for row, image_id in enumerate(self.ids)}
+        missing = [image_id for image_id in ids if image_id not in position]
+        if missing:
+            raise InputError(f"Clusters: {len(missing)} ids are not among its {len(self)}, such as {missing[0]!r}.")
+        rows = np.array([position[image_id] for image_id in ids], dtype=np.intp)
+        membership = sparse.csr_array(self.membership[rows])
+        table = self.table.assign(size=column_sizes(membership))
+        return Clusters(list(ids), membership, table)
+
+    def to_arrow(self) -> pa.Table:
+        """One row an image: ``id``, ``label`` (int64, -1 noise), ``clusters`` (list of columns), ``weights``.
+
+        The cluster table is the JSON under the schema metadata key ``wscl_embed``.
+        """
+        import pyarrow as pa
+
+        matrix = self.membership
+        offsets = pa.array(matrix.indptr, pa.int32())
+        table = pa.table(
+            {
+                "id": pa.array(self.ids, pa.string()),
+                "label": pa.array(self.labels),
+                "clusters": pa.ListArray.from_arrays(offsets, pa.array(matrix.indices, pa.int32())),
+                "weights": pa.ListArray.from_arrays(offsets, pa.array(matrix.data, pa.float32())),
+            }
+        )
+        header = {"format": FORMAT, "format_version": FORMAT_VERSION, "table": self.table.to_dict(orient="records")}
+        return table.replace_schema_metadata({"wscl_embed": json.dumps(header, ensure_ascii=False)})
+
+    def save(self, path: str | Path) -> None:
+        """Write `to_arrow` as Parquet; the file appears under its name only when it is whole."""
+        import pyarrow.parquet as pq
+
+        from wscl_embed.files import atomic_path
+
+        with atomic_path(Path(path)) as temporary:
+            pq.write_table(self.to_arrow(), temporary, compression="zstd")
+
+    @classmethod
+    def load(cls, path: str | Path) -> Clusters:
+        """Read what `save` wrote.
+
+        Raises:
+            InputError: a file that is not there, not Parquet, or not of this format and version.
+        """
+        import pandas as pd
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        try:
+            # ParquetFile, not read_table: a folder named "seed=3" in the path must not become a column.
+            with pq.ParquetFile(path) as file:
+                table = file.read()
+        except FileNotFoundError as error:
+            raise InputError(f"{path}: there is no such file; `wscl-embed cluster` writes one.") from error
+        except (pa.ArrowInvalid, OSError) as error:
+            raise InputError(f"{path}: not a Parquet file that can be read ({error}).") from error
+        header = json.loads((table.schema.metadata or {}).get(b"wscl_embed", b"{}"))
+        if header.get("format") != FORMAT or header.get("format_version") != FORMAT_VERSION:
+            raise InputError(
+                f"{path}: not a clusters file of version {FORMAT_VERSION} "
+                f"(format {header.get('format')!r}, version {header.get('format_version')!r})."
+            )
+        members = table.column("clusters").combine_chunks()
+        weights = table.column("weights").combine_chunks()
+        shape = (len(table), len(header["table"]))
+        arrays = (weights.flatten().to_numpy(), members.flatten().to_numpy(), members.offsets.to_numpy())
+        frame = pd.DataFrame(header["table"], columns=TABLE_COLUMNS)
+        return cls(table.column("id").to_pylist(), sparse.csr_array(arrays, shape=shape), frame)
+
+
+def cluster_table(
+    membership: sparse.csr_array,
+    *,
+    source: str,
+    level: int = 0,
+    names: Sequence[str] | None = None,
+    terms: Sequence[Sequence[str]] | None = None,
+) -> pd.DataFrame:
+    """The table of the K columns of ``membership`` (N, K); names default to ``source-0`` .. ``source-K-1``.
+
+    Raises:
+        InputError: names or terms of another number than K.
+    """
+    import pandas as pd
+
+    k = membership.shape[1]
+    for what, given in (("names", names), ("terms", terms)):
+        if given is not None and len(given) != k:
+            raise InputError(f"{source}: {len(given)} {what} for {k} clusters; give one a cluster.")
+    return pd.DataFrame(
+        {
+            "name": list(names) if names is not None else [f"{source}-{column}" for column in range(k)],
+            "source": [source] * k,
+            "level": [level] * k,
+            "size": column_sizes(membership),
+            "terms": [list(words) for words in terms] if terms is not None else [[] for _ in range(k)],
+        },
+        columns=TABLE_COLUMNS,
+    )
+
+
+def column_sizes(membership: sparse.csr_array) -> list[int]:
+    """How many images have an entry in each column."""
+    return np.bincount(membership.indices, minlength=membership.shape[1]).tolist()  # type: ignore[no-any-return]

@@ -1,0 +1,120 @@
+"""What a run is made of: one validated object, from the command line, a YAML file or Python."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from wscl_embed.errors import InputError, nearest
+
+
+class FitConfig(BaseModel):
+    """Everything `wscl_embed.fit` needs to know. Each field is an option of ``wscl-embed fit``."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    data: str = Field(description="images and their signals: a folder, Parquet, WebDataset tars, or a Hub name")
+    adapter: list[str] = Field(description="NAME or NAME:option=value,... ; may be repeated", min_length=1)
+    adapter_weight: list[float] = Field([], description="weight of each --adapter, in their order")
+    output: str = Field(description="the run directory to write")
+
+    label_column: str | None = Field(None, description="column to score retrieval by; never shown to training")
+    eval_split: str = Field("test", description="split the before/after table is made on; several as val+test")
+    holdout: float = Field(0.2, gt=0, lt=1, description="share held out by a hash of the id, without a split column")
+    max_bad_share: float = Field(0.05, ge=0, le=1, description="stop when more of the images than this are bad")
+
+    model: str = Field(
+        "efficientnet-lite0", description="open_clip name, hf-hub:, model folder, .json config, timm/NAME"
+    )
+    pretrained: str | None = Field(None, description="open_clip tag or checkpoint file; none for random weights")
+    image_size: int | None = Field(None, ge=8, description="pixels a side, instead of the model's own")
+
+    tune: Literal["head", "full"] = Field(
+        "head", description="head: a linear map on cached features, in seconds; full: the image tower"
+    )
+    unlocked_groups: int | None = Field(
+        None, ge=0, description="full: tune only this many of the last layer groups, as open_clip counts them"
+    )
+    cached_views: int = Field(4, ge=1, description="head: augmented views cached of each image")
+    epochs: int | None = Field(None, ge=1, description="passes over the data [head 30, full 10]")
+    batch_size: int | None = Field(None, ge=2, description="images a batch [head 512, full 128]")
+    images_per_cluster: int = Field(4, ge=1, description="images of one cluster in a batch")
+    learning_rate: float | None = Field(None, gt=0, description="peak learning rate [head 1e-3, full 1e-4]")
+    weight_decay: float = Field(0.05, ge=0, description="AdamW's; in head mode it pulls towards the frozen embedding")
+    temperature: float = Field(0.2, gt=0, description="of the loss")
+    projection: Literal["none", "linear", "mlp"] | None = Field(
+        None, description="head used in training only [head none, full mlp]"
+    )
+
+    dtype: Literal["float32", "float16"] = Field("float32", description="of the embeddings in the HDF5 file")
+    device: str = Field("auto", description="auto, cpu, cuda, cuda:1, ...")
+    workers: int | None = Field(None, ge=0, description="processes that decode images [cores - 1, at most 8]")
+    cache_dir: str | None = Field(None, description="where frozen features are cached [~/.cache/wscl-embed]")
+    tensorboard: bool = Field(False, description="write TensorBoard logs into the run directory")
+    seed: int = Field(0, ge=0, description="of clustering, sampling, augmentation and initialisation")
+
+    def resolved(self) -> FitConfig:
+        """The same with every default that depends on ``tune`` filled in."""
+        defaults = MODE_DEFAULTS[self.tune]
+        return self.model_copy(update={key: value for key, value in defaults.items() if getattr(self, key) is None})
+
+    def to_yaml(self) -> str:
+        """YAML that ``wscl-embed fit --config`` repeats the run from."""
+        return yaml.safe_dump(self.model_dump(), sort_keys=False, allow_unicode=True)
+
+
+MODE_DEFAULTS: dict[str, dict[str, Any]] = {
+    "head": {"epochs": 30, "batch_size": 512, "learning_rate": 1e-3, "projection": "none"},
+    "full": {"epochs": 10, "batch_size": 128, "learning_rate": 1e-4, "projection": "mlp"},
+}
+
+
+def make_config(options: Mapping[str, Any], config_file: str | Path | None = None) -> FitConfig:
+    """A `FitConfig` from ``options``, over those of a YAML file.
+
+    Raises:
+        InputError: an unknown option (names the nearest), a value that does not fit, one that is missing, or a file
+            that does not parse.
+
+    >>> make_config({"data": "photos", "adapter": ["hashtags"], "output": "runs/a"}).resolved().epochs
+    30
+    """
+    merged = {**(read_config(config_file) if config_file else {}), **options}
+    try:
+        return FitConfig(**merged)
+    except ValidationError as error:
+        problem = error.errors()[0]
+        name = str(problem["loc"][0]) if problem["loc"] else "config"
+        place = f"{config_file}: " if config_file and name not in options else ""
+        if problem["type"] == "extra_forbidden":
+            message = f"unknown option {name!r}. {nearest(name, FitConfig.model_fields)}"
+        elif problem["type"] == "missing":
+            message = f"the option --{name.replace('_', '-')} is missing."
+        else:
+            message = f"--{name.replace('_', '-')} {problem['input']!r}: {problem['msg']}."
+        raise InputError(place + message) from error
+
+
+def read_config(path: str | Path) -> dict[str, Any]:
+    """The options in a YAML file."""
+    try:
+        loaded = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"{path}: the config cannot be read ({error.strerror}).") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f":{mark.line + 1}" if mark else ""
+        raise InputError(f"{path}{line}: the config does not parse ({getattr(error, 'problem', error)}).") from error
+    if not isinstance(loaded, dict):
+        raise InputError(f"{path}: a config is a mapping of options to values.")
+    return loaded
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
+    """``option: old -> new`` for each that differs."""
+    keys = [key for key in {**old, **new} if old.get(key) != new.get(key)]
+    return ", ".join(f"{key}: {old.get(key)!r} -> {new.get(key)!r}" for key in keys)

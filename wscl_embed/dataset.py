@@ -1,0 +1,292 @@
+"""`load_dataset`: images and their signals from a folder, Parquet, WebDataset tars, a saved dataset or the Hub."""
+
+from __future__ import annotations
+
+import glob
+import hashlib
+import json
+import logging
+import re
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from wscl_embed.errors import InputError
+from wscl_embed.images import BadImageError
+from wscl_embed.readers.source import OUTSIDE, Source
+
+if TYPE_CHECKING:
+    import datasets
+
+FILE_SUFFIXES = (".jsonl", ".csv", ".parquet", ".tar")
+HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
+BRACES = re.compile(r"\{(\d+)\.\.(\d+)\}")
+
+
+def load_dataset(path_or_name: str | Path, *, split: str | None = None, id_column: str = "id") -> datasets.Dataset:
+    """Load images with their signals. Images are neither decoded nor, where they are files, read.
+
+    ======================================================== ====================================================
+    a folder with ``metadata.jsonl``, ``.csv``, ``.parquet`` ImageFolder; ``file_name`` is relative to that file
+    such a file itself, or subfolders with one each          the same; subfolders are splits
+    a folder with image files                                ImageFolder; an image's folder is its ``label``
+    a ``.parquet`` file, or a folder of them                 a column of images, or of bytes
+    a ``.tar``, a folder of them, or a pattern               WebDataset; ``{000..010}`` and ``*`` are patterns
+    a folder written by ``Dataset.save_to_disk``             splits are joined
+    any other name                                           a dataset on the Hugging Face Hub; splits are joined
+    ======================================================== ====================================================
+
+    A file name that leads out of the dataset's folder - absolute, with ``..`` or through a symbolic link - is never
+    read: its row stays, and `image_source` refuses it. A missing or damaged image too is found out when it is
+    decoded, so that one bad file does not stop a run; see `wscl_embed.quarantine`.
+
+    Args:
+        path_or_name: where the dataset is.
+        split: only the rows with this value in the column ``split``.
+        id_column: the column with the ids (strings or integers), which becomes ``id``. Where there is no ``id``, the
+            file name is the id, in tars the key, in tables without file names the number of the row.
+
+    Returns:
+        A dataset with the columns ``id`` (unique strings), ``image`` (``datasets.Image(decode=False)``: each value
+        has ``bytes`` and ``path``, see `image_source`), and all others as found. ``split`` is among them if the
+        dataset has splits.
+
+    Raises:
+        InputError: nothing there that can be read, or something in it that must be mended first, with its place.
+    """
+    with quiet():
+        source = find_source(path_or_name)
+        if len(source.dataset) == 0:
+            raise InputError(f"{path_or_name}: the dataset is empty.")
+        dataset = finish(source, id_column)
+        return dataset if split is None else rows_of_split(dataset, split)
+
+
+def image_source(image: Mapping[str, Any] | None) -> bytes | Path:
+    """What `wscl_embed.images.decode_image` takes, from a value of the column ``image``.
+
+    Raises:
+        BadImageError: the path leads out of the dataset's folder, or the record has no image.
+
+    >>> image_source({"bytes": None, "path": "images/1.jpg"}).name
+    '1.jpg'
+    """
+    content, path = (image["bytes"], image["path"]) if image is not None else (None, None)
+    if path is not None and path.startswith(OUTSIDE):
+        raise BadImageError("path leaves the dataset folder")
+    if content is not None:
+        return bytes(content)
+    if path is None:
+        raise BadImageError("record has no image")
+    return Path(path)
+
+
+def dataset_fingerprint(dataset: datasets.Dataset) -> str:
+    """SHA-256 (hex) over the rows' ids and images, in order; the same on every machine.
+
+    Of images in memory it takes the content, of files only the size: reading them all would take as long as a run.
+    """
+    digest = hashlib.sha256()
+    for batch in dataset.select_columns(["id", "image"]).iter(batch_size=256):
+        for row_id, image in zip(batch["id"], batch["image"], strict=True):
+            digest.update(json.dumps([row_id, image_identity(image)]).encode() + b"\n")
+    return digest.hexdigest()
+
+
+def image_identity(image: Mapping[str, Any] | None) -> str | int | None:
+    """The SHA-256 of an image in memory, the size of a file, None where there is nothing to read."""
+    try:
+        source = image_source(image)
+        return hashlib.sha256(source).hexdigest() if isinstance(source, bytes) else source.stat().st_size
+    except (BadImageError, OSError, ValueError):
+        return None
+
+
+def assign_splits(dataset: datasets.Dataset, *, holdout: float = 0.2, seed: int = 0) -> datasets.Dataset:
+    """``dataset`` with a column ``split`` of ``train`` and ``test``, unless it has one.
+
+    An image is held out by a hash of its id, so it stays on its side whatever is added, removed or reordered; the
+    share of ``test`` is ``holdout`` on average.
+
+    Raises:
+        InputError: ``holdout`` is not between 0 and 1.
+    """
+    if "split" in dataset.column_names:
+        return dataset
+    if not 0 < holdout < 1:
+        raise InputError(f"holdout must lie between 0 and 1, got {holdout}.")
+    splits = ["test" if unit_hash(f"{seed}:{row_id}") < holdout else "train" for row_id in dataset["id"]]
+    return dataset.add_column("split", splits)
+
+
+def unit_hash(text: str) -> float:
+    """A number in [0, 1) that depends on nothing but ``text``."""
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:6], "big") / 2**48
+
+
+def find_source(path_or_name: str | Path) -> Source:
+    """Choose the reader for what is at ``path_or_name``."""
+    path = Path(path_or_name).expanduser()
+    text = str(path_or_name)
+    if not text:
+        raise InputError("the path or name of the dataset is empty.")
+    if path.is_dir():
+        return read_folder(path)
+    if path.is_file():
+        return read_files([path])
+    if not path.exists() and re.search(r"[*?\[{]", text):
+        return read_files(expand(str(path)))
+    # `data/fashon` beside a folder `data` is a typing error, not a dataset of the user "data".
+    named_like_hub = HUB_NAME.fullmatch(text) and path.suffix.lower() not in FILE_SUFFIXES
+    if isinstance(path_or_name, Path) or not named_like_hub or ("/" in text and path.parent.is_dir()):
+        raise InputError(f"{text}: there is no such file or folder.")
+    from wscl_embed.readers.tables import read_hub
+
+    return read_hub(text)
+
+
+def read_folder(folder: Path) -> Source:
+    """Read a folder of whichever layout it has."""
+    from wscl_embed.readers.folders import find_metadata, read_class_folders, read_image_folder
+    from wscl_embed.readers.tables import read_saved
+
+    saved = (folder / "dataset_dict.json").is_file() or (folder / "state.json").is_file()
+    if saved:
+        return read_saved(folder)
+    metadata = find_metadata(folder)
+    if metadata:
+        return read_image_folder(folder, metadata)
+    for pattern in ("*.parquet", "data/*.parquet", "*.tar"):
+        files = sorted(folder.glob(pattern))
+        if files:
+            return read_files(files)
+    source = read_class_folders(folder)
+    if source is None:
+        raise InputError(
+            f"{folder}: no dataset in this folder. Looked for metadata.jsonl, metadata.csv or metadata.parquet (here "
+            "or in its subfolders), a dataset by save_to_disk, *.parquet (here or in data/), *.tar, and image files."
+        )
+    return source
+
+
+def read_files(paths: Sequence[Path]) -> Source:
+    """Read files of one kind, told by their suffix."""
+    from wscl_embed.readers.folders import read_image_folder
+    from wscl_embed.readers.tables import read_parquet
+    from wscl_embed.readers.tars import read_tars
+
+    suffixes = {path.suffix.lower() for path in paths}
+    if len(paths) == 1 and (suffixes <= {".jsonl", ".csv"} or paths[0].name == "metadata.parquet"):
+        return read_image_folder(paths[0].parent, paths)
+    if suffixes == {".tar"}:
+        return read_tars(paths)
+    if suffixes == {".parquet"}:
+        return read_parquet(paths)
+    raise InputError(
+        f"{paths[0]}: not a kind of file datasets are read from: .parquet, .tar, or one metadata file (.jsonl, .csv)."
+    )
+
+
+def expand(pattern: str) -> list[Path]:
+    """The files a pattern stands for: ``{000..010}`` counts, ``*``, ``?`` and ``[...]`` match names.
+
+    Raises:
+        InputError: a file that is not there, or nothing that matches.
+    """
+    braces = BRACES.search(pattern)
+    if braces:
+        before, after = pattern[: braces.start()], pattern[braces.end() :]
+        numbers = range(int(braces[1]), int(braces[2]) + 1)
+        return [path for number in numbers for path in expand(f"{before}{number:0{len(braces[1])}}{after}")]
+    if Path(pattern).is_file():
+        return [Path(pattern)]
+    found = [Path(name) for name in sorted(glob.glob(pattern))]  # noqa: PTH207 - the pattern may be absolute
+    if not found:
+        raise InputError(f"{pattern}: there is no such file.")
+    return found
+
+
+def finish(source: Source, id_column: str) -> datasets.Dataset:
+    """Settle the ids, and put the columns in order: ``id``, ``image``, the signals, ``split``."""
+    import datasets
+
+    dataset = source.dataset
+    if id_column in dataset.column_names and id_column != "image":
+        ids = dataset.data.column(id_column).to_pylist()
+    elif id_column == "id":
+        ids = source.fallback_ids
+    else:
+        raise InputError(
+            f"there is no column {id_column!r} to take the ids from. "
+            f"There are: {', '.join(name for name in dataset.column_names if name != 'image')}."
+        )
+    texts = [id_text(value, source.place, row) for row, value in enumerate(ids)]
+    check_unique(texts, source.place)
+    dataset = dataset.remove_columns([name for name in {"id", id_column} if name in dataset.column_names])
+    dataset = dataset.add_column("id", texts).cast_column("image", datasets.Image(decode=False))
+    signals = [name for name in dataset.column_names if name not in ("id", "image", "split")]
+    last = ["split"] if "split" in dataset.column_names else []
+    return dataset.select_columns(["id", "image", *signals, *last])
+
+
+def id_text(value: Any, place: Callable[[int], str], row: int) -> str:
+    """An id as a string."""
+    if isinstance(value, bool) or not isinstance(value, (str, int)) or value == "":
+        raise InputError(f"{place(row)}: the id is {value!r}; it must be a string or an integer.")
+    return str(value)
+
+
+def check_unique(ids: Sequence[str], place: Callable[[int], str]) -> None:
+    """See that no id occurs twice."""
+    repeated = [row_id for row_id, count in Counter(ids).items() if count > 1]
+    if not repeated:
+        return
+    shown = []
+    for row_id in repeated[:3]:
+        places = [place(row) for row, other in enumerate(ids) if other == row_id][:2]
+        shown.append(f"{row_id!r} ({' and '.join(places)})")
+    raise InputError(f"{len(repeated)} ids occur more than once, which must be unique: {', '.join(shown)}.")
+
+
+def rows_of_split(dataset: datasets.Dataset, split: str) -> datasets.Dataset:
+    """The rows of one split, or of several joined by plus signs (``val+test``).
+
+    Raises:
+        InputError: no column ``split``, or no such value in it (names those there are).
+    """
+    if "split" not in dataset.column_names:
+        raise InputError(f"split {split!r}: the dataset has no splits (no column 'split').")
+    splits = dataset.data.column("split").to_pylist()
+    known = {str(value) for value in splits}
+    wanted = {split} if split in known else set(split.split("+"))
+    if not wanted <= known:
+        raise InputError(f"split {split!r}: the dataset has no such split. There are: {', '.join(sorted(known)[:20])}.")
+    return dataset.select([row for row, value in enumerate(splits) if str(value) in wanted])
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Hugging Face libraries without progress bars, log lines and warnings for the duration of a ``with`` block."""
+    import datasets
+    import huggingface_hub.utils
+
+    hub: Any = huggingface_hub.utils
+    loggers = [logging.getLogger(name) for name in ("datasets", "huggingface_hub")]
+    levels = [logger.level for logger in loggers]
+    shown = [library for library in (datasets, hub) if not library.are_progress_bars_disabled()]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            for logger in loggers:
+                logger.setLevel(logging.CRITICAL)
+            for library in shown:
+                library.disable_progress_bars()
+            yield
+        finally:
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)
+            for library in shown:
+                library.enable_progress_bars()

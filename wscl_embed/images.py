@@ -1,0 +1,247 @@
+"""`decode_image`: one image file, of whatever kind, as 8-bit RGB - or a short reason why it cannot be had."""
+
+from __future__ import annotations
+
+import threading
+import warnings
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from functools import cache
+from io import BytesIO
+from pathlib import Path
+from typing import IO, TYPE_CHECKING
+
+from wscl_embed.errors import InputError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
+MAX_PIXELS = 100_000_000
+
+ORIENTATION_TAG = 0x0112
+# Modes deeper than 8 bit, and the values that may stand for white in them; see `to_eight_bit`.
+FULL_SCALES: dict[str, tuple[float, ...]] = {
+    "I;16": (65535.0,),
+    "I;16B": (65535.0,),
+    "I;16L": (65535.0,),
+    "I;16N": (65535.0,),
+    "I": (65535.0,),
+    "F": (1.0, 255.0, 65535.0),
+}
+
+
+class BadImageError(InputError):
+    """An image that cannot be used.
+
+    ``reason`` is a few words for a person; what varies from file to file stands in parentheses at its end, so that
+    reasons can be counted.
+    """
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+def decode_image(source: bytes | str | Path, *, max_pixels: int = MAX_PIXELS, draft_size: int | None = None) -> Image:
+    """Decode a JPEG, PNG, WebP, GIF, BMP, TIFF or AVIF (where the Pillow has it) to RGB, turned upright.
+
+    Transparency is laid over white, deeper images are scaled to 8 bit (see `to_eight_bit`), and of an animation the
+    first frame is taken. Colour profiles are not applied. Safe to call from several threads.
+
+    Args:
+        source: the content of a file, or the path of one.
+        max_pixels: larger images are refused by what their header says, before anything is decoded. Pillow's own
+            limit (twice ``PIL.Image.MAX_IMAGE_PIXELS``) holds beside it.
+        draft_size: a JPEG may be decoded at a half, a quarter or an eighth of its size, as long as its short side
+            stays at least this long. Much faster for large photos that are shrunk afterwards anyway.
+
+    Raises:
+        BadImageError: no image to be had, with its reason.
+
+    >>> decode_image(b"<!DOCTYPE html><p>404")
+    Traceback (most recent call last):
+    ...
+    wscl_embed.images.BadImageError: an HTML page, not an image
+    """
+    with ExitStack() as stack:
+        if isinstance(source, bytes):
+            handle: IO[bytes] = BytesIO(source)
+        else:
+            handle = stack.enter_context(open_file(Path(source)))
+        stack.enter_context(strict_pillow())
+        image = stack.enter_context(open_image(handle, max_pixels))
+        try:
+            if draft_size is not None:
+                image.draft(None, (draft_size, draft_size))
+            image.load()
+            return to_rgb(upright(image))
+        except BadImageError:
+            raise
+        except Exception as error:  # Pillow's decoders raise whatever their parser stumbled over.
+            raise BadImageError(damage(error, "data")) from error
+
+
+def open_file(path: Path) -> IO[bytes]:
+    """Open ``path`` for reading, if it is a regular file."""
+    try:
+        if path.is_dir():
+            raise BadImageError("a folder, not a file")
+        if not path.exists():
+            raise BadImageError("file does not exist")
+        if not path.is_file():
+            # A pipe or a device could block for ever, or never end.
+            raise BadImageError("not a regular file")
+        return path.open("rb")
+    except (OSError, ValueError) as error:
+        raise BadImageError(f"file cannot be read ({describe(error)})") from error
+
+
+def open_image(handle: IO[bytes], max_pixels: int) -> Image:
+    """Read the header only, and refuse what is no image or too large a one."""
+    from PIL import Image, UnidentifiedImageError
+
+    head = handle.read(512)
+    if not head:
+        raise BadImageError("empty file")
+    handle.seek(0)
+    try:
+        image: Image.Image = Image.open(handle, formats=allowed_formats())
+    except Image.DecompressionBombError as error:
+        raise BadImageError(f"too many pixels (more than {max_pixels:,})") from error
+    except UnidentifiedImageError as error:
+        start = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+        if start.startswith((b"<!doctype html", b"<html")):
+            raise BadImageError("an HTML page, not an image") from error
+        raise BadImageError(f"not an image that can be read (it must be one of {', '.join(FORMATS)})") from error
+    except Exception as error:  # As above: plugins raise many kinds on a damaged header.
+        raise BadImageError(damage(error, "header")) from error
+    width, height = image.size
+    if width * height > max_pixels:
+        image.close()
+        raise BadImageError(f"too many pixels ({width} x {height}, more than {max_pixels:,})")
+    if width < 1 or height < 1:
+        image.close()
+        raise BadImageError("an image without pixels")
+    return image
+
+
+@cache
+def allowed_formats() -> tuple[str, ...]:
+    """Those of `FORMATS` this Pillow knows: its other plugins (EPS, PSD, ...) are never run on a stranger's file."""
+    from PIL import Image
+
+    Image.init()
+    return tuple(name for name in FORMATS if name in Image.OPEN)
+
+
+def upright(image: Image) -> Image:
+    """Apply the EXIF orientation.
+
+    `PIL.ImageOps.exif_transpose` does the same, but also writes the remaining EXIF anew and fails on the many photos
+    whose EXIF is slightly broken. An orientation that cannot be read is taken as upright.
+    """
+    from PIL.Image import Transpose
+
+    turns = {
+        2: Transpose.FLIP_LEFT_RIGHT,
+        3: Transpose.ROTATE_180,
+        4: Transpose.FLIP_TOP_BOTTOM,
+        5: Transpose.TRANSPOSE,
+        6: Transpose.ROTATE_270,
+        7: Transpose.TRANSVERSE,
+        8: Transpose.ROTATE_90,
+    }
+    try:
+        turn = turns.get(image.getexif().get(ORIENTATION_TAG, 1))
+    except Exception:  # A broken EXIF block says nothing about the pixels.
+        return image
+    return image if turn is None else image.transpose(turn)
+
+
+def to_rgb(image: Image) -> Image:
+    """An image of any mode as RGB: transparency over white, deep images scaled to 8 bit."""
+    from PIL import Image
+
+    if image.mode in FULL_SCALES:
+        return to_eight_bit(image).convert("RGB")
+    if image.has_transparency_data:
+        if image.mode == "La":  # Pillow converts this one to LA only.
+            image = image.convert("LA")
+        rgba = image.convert("RGBA")
+        white = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
+        return Image.alpha_composite(white, rgba).convert("RGB")
+    # A copy where it is RGB already: the result must not hold on to the file.
+    return image.convert("RGB")
+
+
+def to_eight_bit(image: Image) -> Image:
+    """A greyscale image with 16 or 32 bits, or floats, as 8-bit greyscale.
+
+    White is 65535 in integer modes, and in float images the smallest of 1, 255 and 65535 that no value exceeds; where
+    values exceed even the last, white is the largest value. Below zero is black, and so is NaN.
+    """
+    import numpy as np
+    from PIL import Image
+
+    values = np.nan_to_num(np.asarray(image, dtype=np.float32), nan=0.0, posinf=0.0, neginf=0.0)
+    largest = float(values.max())
+    white = next((scale for scale in FULL_SCALES[image.mode] if largest <= scale), largest)
+    return Image.fromarray(np.rint(np.clip(values / white, 0, 1) * 255).astype(np.uint8))
+
+
+class StrictPillow:
+    """Pillow without warnings and with truncated files refused, for as long as any thread is inside.
+
+    Both are settings of the whole process. `warnings.catch_warnings` used by two threads that overlap can leave its
+    filter behind for good; hence the count: the first thread in sets them, the last one out restores them.
+    """
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.inside = 0
+        self.restore = ExitStack()
+
+    def enter(self) -> None:
+        from PIL import ImageFile
+
+        with self.lock:
+            self.inside += 1
+            if self.inside == 1:
+                self.restore.enter_context(warnings.catch_warnings())
+                warnings.filterwarnings("ignore", module=r"PIL\.")
+                self.restore.callback(setattr, ImageFile, "LOAD_TRUNCATED_IMAGES", ImageFile.LOAD_TRUNCATED_IMAGES)
+                # Set by other libraries in the same process, it would turn half a photo into half a photo on grey.
+                ImageFile.LOAD_TRUNCATED_IMAGES = False
+
+    def leave(self) -> None:
+        with self.lock:
+            self.inside -= 1
+            if self.inside == 0:
+                self.restore.close()
+
+
+STRICT_PILLOW = StrictPillow()
+
+
+@contextmanager
+def strict_pillow() -> Iterator[None]:
+    """Hold `STRICT_PILLOW` for the duration of a ``with`` block."""
+    STRICT_PILLOW.enter()
+    try:
+        yield
+    finally:
+        STRICT_PILLOW.leave()
+
+
+def damage(error: Exception, part: str) -> str:
+    """The reason that an error of Pillow's amounts to; ``part`` is what was being read."""
+    if "truncated" in str(error).lower():
+        return "truncated image file"
+    return f"damaged image {part} ({describe(error)})"
+
+
+def describe(error: Exception) -> str:
+    """What an exception says, in one line; its type where it says nothing."""
+    text = getattr(error, "strerror", None) or str(error)
+    return " ".join(text.split())[:120] or type(error).__name__

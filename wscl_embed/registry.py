@@ -1,0 +1,98 @@
+"""The installed adapters, found through the entry-point group ``wscl_embed.adapters``, and their option strings."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any, get_args, get_type_hints
+
+from wscl_embed.adapter import Adapter
+from wscl_embed.errors import InputError, nearest
+
+GROUP = "wscl_embed.adapters"
+
+
+@dataclass(frozen=True)
+class AdapterInfo:
+    """An installed adapter: its name, the distribution it comes from, and its class once loaded."""
+
+    name: str
+    distribution: str
+    entry_point: EntryPoint
+
+    def load(self) -> type[Adapter]:
+        """Import the class.
+
+        Raises:
+            InputError: it cannot be imported, or is no `Adapter`.
+        """
+        try:
+            loaded = self.entry_point.load()
+        except Exception as error:
+            raise InputError(
+                f"adapter {self.name} of {self.distribution} cannot be imported ({type(error).__name__}: {error})."
+            ) from error
+        if not (isinstance(loaded, type) and issubclass(loaded, Adapter)):
+            raise InputError(f"adapter {self.name} of {self.distribution}: {loaded!r} is no subclass of Adapter.")
+        return loaded
+
+
+def installed_adapters() -> dict[str, AdapterInfo]:
+    """Every installed adapter by name, ours and third parties', in alphabetical order."""
+    found = {}
+    for point in sorted(entry_points(group=GROUP), key=lambda point: point.name):
+        distribution = f"{point.dist.name} {point.dist.version}" if point.dist else "unknown"
+        found[point.name] = AdapterInfo(point.name, distribution, point)
+    return found
+
+
+def make_adapter(spec: str | Adapter) -> Adapter:
+    """An adapter from ``name`` or ``name:option=value,option=value``; an `Adapter` is returned as it is.
+
+    A list is written with plus signs (``columns=colour+size``), no value with ``none``.
+
+    Raises:
+        InputError: an unknown adapter or option (names the nearest), or a value that does not fit.
+
+    >>> make_adapter("hashtags:column=tags,n_clusters=50").n_clusters
+    50
+    """
+    if isinstance(spec, Adapter):
+        return spec
+    name, _, rest = spec.partition(":")
+    adapters = installed_adapters()
+    if name not in adapters:
+        raise InputError(f"unknown adapter {name!r}. {nearest(name, adapters)}")
+    cls = adapters[name].load()
+    return cls(**parse_options(cls, rest))
+
+
+def parse_options(cls: type[Adapter], text: str) -> dict[str, Any]:
+    """The keyword arguments of ``cls`` that ``option=value,option=value`` asks for, converted to their types."""
+    from pydantic import TypeAdapter, ValidationError
+
+    known = cls.option_fields()
+    hints = get_type_hints(cls)
+    options: dict[str, Any] = {}
+    for pair in filter(None, text.split(",")):
+        key, equals, value = pair.partition("=")
+        if not equals:
+            raise InputError(f"adapter {cls.name}: {pair!r} is not of the form option=value.")
+        if key not in known:
+            raise InputError(f"adapter {cls.name} has no option {key!r}. {nearest(key, known)}")
+        if key in options:
+            raise InputError(f"adapter {cls.name}: the option {key!r} is given twice.")
+        try:
+            options[key] = TypeAdapter(hints[key]).validate_python(_literal(value, hints[key]))
+        except ValidationError as error:
+            problem = error.errors()[0]["msg"]
+            raise InputError(f"adapter {cls.name}: {key}={value!r}: {problem}.") from error
+    return options
+
+
+def _literal(value: str, hint: Any) -> Any:
+    kinds = (hint, *get_args(hint))
+    if value.lower() == "none" and type(None) in kinds:
+        return None
+    is_list = any(getattr(kind, "__origin__", kind) in (list, tuple) for kind in kinds)
+    return value.split("+") if is_list else value

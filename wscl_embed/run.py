@@ -1,0 +1,85 @@
+"""The run directory: one place for everything a run makes."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from wscl_embed.config import FitConfig, differences, read_config
+from wscl_embed.errors import InputError
+from wscl_embed.files import write_text
+
+
+@dataclass(frozen=True)
+class Run:
+    """The paths of a run.
+
+    ==================== ==================================================================
+    ``config.yaml``      repeats the run: ``wscl-embed fit --config``
+    ``clusters.parquet`` `wscl_embed.Clusters`
+    ``checkpoints/``     the training state, for ``--resume``
+    ``model/``           the tuned model, as open_clip saves and loads it
+    ``embeddings.h5``    `wscl_embed.EmbeddingStore` of the tuned model
+    ``metrics.json``     before and after, and how training went
+    ``quarantine.csv``   images left out, each with its reason
+    ==================== ==================================================================
+    """
+
+    folder: Path
+
+    config = property(lambda self: self.folder / "config.yaml")
+    clusters = property(lambda self: self.folder / "clusters.parquet")
+    checkpoints = property(lambda self: self.folder / "checkpoints")
+    model = property(lambda self: self.folder / "model")
+    embeddings = property(lambda self: self.folder / "embeddings.h5")
+    metrics = property(lambda self: self.folder / "metrics.json")
+    quarantine = property(lambda self: self.folder / "quarantine.csv")
+    tensorboard = property(lambda self: self.folder / "tensorboard")
+
+    def check(self, config: FitConfig, *, overwrite: bool, resume: bool) -> None:
+        """Whether a run with ``config`` may be written here; changes nothing.
+
+        Raises:
+            InputError: the folder exists and neither option was given; it is no run, so it is not overwritten; the
+                run to resume is not there or has another config (names the difference).
+        """
+        if overwrite and resume:
+            raise InputError("give --overwrite or --resume, not both.")
+        if self.folder.exists() and not self.folder.is_dir():
+            raise InputError(f"{self.folder} is a file; name another --output.")
+        taken = self.folder.is_dir() and any(self.folder.iterdir())
+        if resume:
+            if not self.config.is_file():
+                raise InputError(f"{self.folder}: there is no run to resume (no config.yaml).")
+            old, new = ({**options, "output": ""} for options in (read_config(self.config), config.model_dump()))
+            if old != new:
+                raise InputError(f"{self.folder}: --resume with another config: {differences(old, new)}.")
+        elif taken and not overwrite:
+            raise InputError(f"{self.folder} exists. Give --overwrite to replace it, or --resume to continue its run.")
+        elif taken and not self.config.is_file():
+            raise InputError(f"{self.folder} is not a run (no config.yaml), so --overwrite leaves it alone.")
+
+    def begin(self, config: FitConfig, *, overwrite: bool) -> None:
+        """Make the folder and write the config. `check` comes first."""
+        if overwrite and self.folder.is_dir():
+            shutil.rmtree(self.folder)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        write_text(self.config, config.to_yaml())
+
+    def write_metrics(self, metrics: dict[str, Any]) -> None:
+        """Write ``metrics.json``."""
+        write_text(self.metrics, json.dumps(metrics, indent=2) + "\n")
+
+    def read_metrics(self) -> dict[str, Any]:
+        """Read ``metrics.json``.
+
+        Raises:
+            InputError: the run has none.
+        """
+        if not self.metrics.is_file():
+            raise InputError(f"{self.folder}: no metrics.json, so no finished run.")
+        metrics: dict[str, Any] = json.loads(self.metrics.read_text(encoding="utf-8"))
+        return metrics

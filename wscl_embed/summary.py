@@ -1,0 +1,150 @@
+"""What a person should see of `Clusters` before training on them, and whether they can be trained on at all."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+
+from wscl_embed.adapter import Adapter
+from wscl_embed.clusterers import collapse_rows
+from wscl_embed.clusters import Clusters
+from wscl_embed.errors import InputError
+
+CHUNK_ENTRIES = 20_000_000
+
+
+@dataclass(frozen=True)
+class LargeCluster:
+    """One of the largest clusters."""
+
+    name: str
+    size: int
+    terms: list[str]
+
+
+@dataclass(frozen=True, eq=False)
+class ClusterSummary:
+    """Counts over N images and the clusters that have images; ratios are properties."""
+
+    n_images: int
+    n_noise: int
+    """Images in no cluster."""
+    sizes: NDArray[np.int64]
+    """(K,) images of each cluster that has any, largest first."""
+    n_positive_pairs: int
+    """Ordered pairs of different images that share a cluster."""
+    batch_size: int
+    largest: list[LargeCluster]
+
+    @property
+    def n_clusters(self) -> int:
+        """Clusters with an image."""
+        return len(self.sizes)
+
+    @property
+    def noise_share(self) -> float:
+        """Share of the images in no cluster."""
+        return self.n_noise / max(1, self.n_images)
+
+    @property
+    def singletons(self) -> int:
+        """Clusters of one image: they train like noise."""
+        return int((self.sizes == 1).sum())
+
+    @property
+    def size_quantiles(self) -> dict[str, float]:
+        """Smallest, median, 90th percentile and largest size; zeros without clusters."""
+        sizes = self.sizes if len(self.sizes) else np.zeros(1)
+        values = np.quantile(sizes, [0, 0.5, 0.9, 1])
+        return dict(zip(("min", "median", "p90", "max"), values.tolist(), strict=True))
+
+    @property
+    def expected_positives(self) -> float:
+        """Mean number of other images in the batch that share a cluster with an image, for ``batch_size`` different
+        images drawn uniformly: each of the d partners of an image is among the others with (B - 1) / (N - 1)."""
+        drawn = min(self.batch_size, self.n_images) - 1
+        return self.n_positive_pairs / max(1, self.n_images) * drawn / max(1, self.n_images - 1)
+
+    def lines(self) -> list[str]:
+        """The summary for the terminal, one fact a line."""
+        size = self.size_quantiles
+        lines = [
+            f"{self.n_clusters} clusters over {self.n_images} images; "
+            f"{self.n_noise} images ({self.noise_share:.1%}) in none, {self.singletons} clusters of one image",
+            f"cluster sizes: min {size['min']:g}, median {size['median']:g}, p90 {size['p90']:g}, max {size['max']:g}",
+            f"in a batch of {self.batch_size} drawn uniformly an image meets {self.expected_positives:.2f} others of "
+            "its clusters on average",
+        ]
+        for cluster in self.largest:
+            lines.append(
+                f"  {cluster.name}: {cluster.size} images" + (f": {', '.join(cluster.terms)}" * bool(cluster.terms))
+            )
+        return lines
+
+
+def summarise(clusters: Clusters, batch_size: int, *, largest: int = 5) -> ClusterSummary:
+    """Count what `ClusterSummary` holds.
+
+    Args:
+        clusters: N images.
+        batch_size: images in a training batch, over all processes.
+        largest: how many of the largest clusters to describe.
+    """
+    matrix = clusters.membership
+    sizes = np.bincount(matrix.indices, minlength=clusters.n_clusters).astype(np.int64)
+    order = np.argsort(-sizes, kind="stable")
+    order = order[sizes[order] > 0]
+    described = [
+        LargeCluster(str(row["name"]), int(sizes[column]), list(row["terms"]))
+        for column, row in zip(order[:largest], clusters.table.iloc[order[:largest]].to_dict("records"), strict=True)
+    ]
+    return ClusterSummary(
+        n_images=len(clusters),
+        n_noise=int((np.diff(matrix.indptr) == 0).sum()),
+        sizes=sizes[order],
+        n_positive_pairs=positive_pairs(matrix),
+        batch_size=batch_size,
+        largest=described,
+    )
+
+
+def positive_pairs(membership: sparse.csr_array) -> int:
+    """Ordered pairs (i, j), i != j, with an entry in the same column of ``membership`` (N, K).
+
+    With at most one entry a row this is sum over clusters of s (s - 1). Otherwise the pattern of M M^T is counted over
+    the u distinct rows, in chunks: O(u^2) time at worst, bounded memory.
+    """
+    entries = np.diff(membership.indptr)
+    if entries.max(initial=0) <= 1:
+        sizes = np.bincount(membership.indices, minlength=membership.shape[1]).astype(np.int64)
+        return int((sizes * (sizes - 1)).sum())
+    pattern = sparse.csr_array(membership[entries > 0], dtype=np.float32, copy=True)
+    pattern.data[:] = 1
+    rows, _, counts = collapse_rows(pattern)  # (u, K), (u,)
+    rows = sparse.csr_array(rows)
+    step = max(1, CHUNK_ENTRIES // rows.shape[0])
+    pairs = 0
+    for start in range(0, rows.shape[0], step):
+        shared = sparse.csr_array(rows[start : start + step] @ rows.T)  # (step, u): an entry where a column is shared
+        shared.data = np.ones(len(shared.data), dtype=np.int64)
+        pairs += int(counts[start : start + step] @ (shared @ counts))
+    return pairs - int(counts.sum())
+
+
+def check_clusters(clusters: Clusters, adapter: Adapter) -> None:
+    """Make sure that there is something to learn from.
+
+    Raises:
+        InputError: fewer than two clusters with an image, from an adapter that is meant to make clusters.
+    """
+    found = len(np.unique(clusters.membership.indices))
+    if found >= 2 or not adapter.expects_clusters:
+        return
+    if found == 0:
+        problem = f"all {len(clusters)} images are noise, none is in a cluster"
+    else:
+        problem = f"only 1 cluster was found among {len(clusters)} images, and at least 2 are needed"
+    raise InputError(f"adapter {adapter.name}: {problem}. {adapter.remedy()}")
