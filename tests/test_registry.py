@@ -15,6 +15,7 @@ from sklearn.cluster import KMeans
 
 import wscl_embed.registry
 from wscl_embed.adapter import Adapter, option
+from wscl_embed.clusters import Clusters
 from wscl_embed.errors import InputError
 from wscl_embed.registry import installed_adapters, make_adapter
 
@@ -140,3 +141,19 @@ def test_options_of_the_clusterer_are_refused_where_none_is_used() -> None:
     labels = installed_adapters()["labels"].load()
     with pytest.raises(InputError, match="adapter labels clusters no features, so it has no option 'n_clusters'"):
         labels(n_clusters=3)
+
+
+def test_an_option_declared_anew_is_the_adapters_own() -> None:
+    @dataclass(kw_only=True)
+    class Drawn(Adapter):
+        """Overrides assign, and has a seed of its own."""
+
+        name = "drawn"
+        seed: int = option(3, "seed of the draw", at_least=0)
+
+        def assign(self, dataset: datasets.Dataset) -> Clusters:
+            labels = np.random.default_rng(self.seed).integers(0, 2, len(dataset))
+            return Clusters.from_labels(list(dataset["id"]), labels, name=self.name)
+
+    assert Drawn(seed=5).options() == {"seed": 5}
+    assert len(Drawn().assign(datasets.Dataset.from_dict({"id": ["a", "b"]}))) == 2

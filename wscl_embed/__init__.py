@@ -14,10 +14,10 @@ if TYPE_CHECKING:
     from wscl_embed.adapter import Adapter, option
     from wscl_embed.clusters import Clusters
     from wscl_embed.dataset import load_dataset
-    from wscl_embed.retrieval import evaluate_retrieval
     from wscl_embed.encoder_sources import load_encoder
     from wscl_embed.loss import cl_infonce
     from wscl_embed.pipeline import cluster, embed, evaluate, fit
+    from wscl_embed.retrieval import evaluate_retrieval
     from wscl_embed.store import EmbeddingStore
 
 __version__ = "0.1.0"

@@ -48,12 +48,10 @@ class Adapter:
     expects_clusters: ClassVar[bool] = True
     """False: having no clusters is the point (self-supervised baseline), and no reason for an error."""
 
-    clusterer: Any = option(  # noqa: RUF009 (it returns a field)
-        "kmeans", "kmeans, hdbscan, exact, or (in Python) any object with fit_predict"
-    )
+    clusterer: Any = option("kmeans", "kmeans, hdbscan, exact, or (in Python) any object with fit_predict")
     n_clusters: int | None = option(
         None,
-        "number of clusters for kmeans (default: 200, or a fifth of the records when fewer than 1,000)",
+        "number of clusters for kmeans (default: 200, a fifth of the records if under 1,000)",
         at_least=1,
     )
     min_cluster_size: int = option(5, "smallest cluster hdbscan makes", at_least=2)
@@ -78,9 +76,11 @@ class Adapter:
 
     @classmethod
     def option_fields(cls) -> dict[str, Field[Any]]:
-        """The options by name; those of the clusterer only where `features` is implemented."""
-        inherited = [] if cls.features is not Adapter.features else [item.name for item in fields(Adapter)]
-        return {item.name: item for item in fields(cls) if item.name not in inherited}
+        """The options by name: its own, then those of the clusterer where `features` is implemented."""
+        # Compared as objects: a subclass that declares an option of the same name anew has it as its own.
+        shared = {item.name: item for item in fields(cls) if item is Adapter.__dataclass_fields__.get(item.name)}
+        own = {item.name: item for item in fields(cls) if item.name not in shared}
+        return own if cls.features is Adapter.features else {**own, **shared}
 
     def options(self) -> dict[str, Any]:
         """The options and their values."""
@@ -137,7 +137,7 @@ class Adapter:
         )
 
     def read(self, dataset: datasets.Dataset, column: str) -> list[Any]:
-        """The values of ``column``.
+        """The values of ``column`` as Python objects.
 
         Raises:
             InputError: the dataset has no such column (names those it has), or it is null throughout.
@@ -149,7 +149,7 @@ class Adapter:
                 f"Its columns are: {', '.join(signals) or 'none'}. "
                 f"Name one with --adapter {self.name}:column=NAME."
             )
-        values = list(dataset[column])
+        values = list(dataset.with_format(None)[column])
         if all(value is None for value in values):
             raise InputError(f"adapter {self.name}: the column {column!r} is null in all {len(values)} records.")
         return values

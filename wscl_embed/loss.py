@@ -94,7 +94,7 @@ def _entries(membership: Any, n_images: int, device: torch.device) -> _Entries:
         counts = indptr.long().diff()
         rows = torch.repeat_interleave(torch.arange(n_images, device=counts.device), counts).to(device)
         columns, values = columns.to(device), values.to(device, torch.float64)
-    present, columns = columns.unique(return_inverse=True)
+    present, columns = torch.unique(columns, return_inverse=True)
     return _Entries(rows, columns, values, len(present))
 
 

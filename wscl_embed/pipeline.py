@@ -14,7 +14,7 @@ from wscl_embed.clusters import Clusters
 from wscl_embed.config import FitConfig, make_config
 from wscl_embed.errors import InputError
 from wscl_embed.progress import console
-from wscl_embed.registry import make_adapter
+from wscl_embed.registry import adapter_spec, make_adapter
 from wscl_embed.run import Run
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ def fit(
             else str(data)
             if isinstance(data, Path)
             else "(a Dataset from Python)",
-            "adapter": [one if isinstance(one, str) else one.spec() for one in adapters],
+            "adapter": [adapter_spec(one) for one in adapters],
             "output": str(output),
             **options,
         }
@@ -208,8 +208,8 @@ def embed(
         InputError: wrong use or bad input, or more bad images than ``max_bad_share``; no file is written then.
     """
     from wscl_embed import stages
-    from wscl_embed.features import iterate_encoded
     from wscl_embed.encoder_sources import load_encoder
+    from wscl_embed.features import iterate_encoded
     from wscl_embed.quarantine import Quarantine
     from wscl_embed.store import EmbeddingStore
 

@@ -96,3 +96,19 @@ def _literal(value: str, hint: Any) -> Any:
         return None
     is_list = any(getattr(kind, "__origin__", kind) in (list, tuple) for kind in kinds)
     return value.split("+") if is_list else value
+
+
+def adapter_spec(adapter: str | Adapter) -> str:
+    """The ``name:option=value,...`` that `make_adapter` makes ``adapter`` from, without options at their default.
+
+    An option that only Python can give, such as a clusterer object, is written as its ``repr``, for people to read.
+
+    >>> adapter_spec(make_adapter("hashtags:n_clusters=50,column=tags"))
+    'hashtags:n_clusters=50'
+    """
+    if isinstance(adapter, str):
+        return adapter
+    fields_by_name = adapter.option_fields()
+    changed = {name: value for name, value in adapter.options().items() if value != fields_by_name[name].default}
+    pairs = [f"{name}={'+'.join(map(str, v)) if isinstance(v, (list, tuple)) else v}" for name, v in changed.items()]
+    return ":".join(filter(None, [adapter.name, ",".join(pairs)]))

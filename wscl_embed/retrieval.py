@@ -63,7 +63,8 @@ def evaluate_retrieval(embeddings: NDArray[np.floating], labels: Sequence[object
     (1.0, 2, 1)
     """
     present = np.flatnonzero([label is not None for label in labels])
-    _, codes = np.unique([str(labels[row]) for row in present], return_inverse=True)
+    names = np.asarray([str(labels[int(row)]) for row in present], dtype=object)
+    _, codes = np.unique(names, return_inverse=True)
     counts = np.bincount(codes) if len(codes) else np.zeros(0, dtype=np.int64)
     relevant = counts[codes] - 1  # R of each image
     queries = np.flatnonzero(relevant > 0)
@@ -83,7 +84,8 @@ def evaluate_retrieval(embeddings: NDArray[np.floating], labels: Sequence[object
 def normalise(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
     """Rows of (n, D) at unit length; a row of zeros stays one."""
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-    return vectors / np.maximum(lengths, np.finfo(np.float32).tiny)
+    unit: NDArray[np.float32] = vectors / np.maximum(lengths, np.finfo(np.float32).tiny)
+    return unit
 
 
 def _nearest(unit: NDArray[np.float32], rows: NDArray[np.int64], depth: int) -> NDArray[np.int64]:
@@ -98,8 +100,10 @@ def _score(hits: NDArray[np.bool_], relevant: NDArray[np.int64]) -> dict[str, ND
     ranks = np.arange(1, hits.shape[1] + 1)
     precision = hits.cumsum(axis=1) / ranks
     within_r = ranks <= relevant[:, None]
-    scores = {f"recall@{k}": hits[:, :k].any(axis=1).astype(np.float64) for k in RECALL_AT}
-    scores["map@r"] = (precision * hits * within_r).sum(axis=1) / relevant
+    scores: dict[str, NDArray[np.float64]] = {
+        f"recall@{k}": hits[:, :k].any(axis=1).astype(np.float64) for k in RECALL_AT
+    }
+    scores["map@r"] = np.asarray((precision * hits * within_r).sum(axis=1) / relevant)
     return scores
 
 

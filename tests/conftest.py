@@ -1,0 +1,63 @@
+"""What several tests share: no network, caches of their own, real emoji, a real encoder."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+os.environ["HF_HUB_OFFLINE"] = "1"  # before any Hugging Face library is imported
+
+if TYPE_CHECKING:
+    import datasets
+
+    from wscl_embed.encoder import Encoder
+
+IMAGE_SIZE = 48
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_caches(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Neither read nor fill the caches of whoever runs the tests."""
+    import datasets
+
+    folder = tmp_path_factory.mktemp("cache")
+    os.environ["WSCL_EMBED_CACHE"] = str(folder / "features")
+    os.environ["HF_DATASETS_CACHE"] = str(folder / "datasets")
+    datasets.config.HF_DATASETS_CACHE = folder / "datasets"
+
+
+@pytest.fixture(scope="session")
+def emoji() -> datasets.Dataset:
+    """240 emoji of the demo, all groups, with their splits."""
+    from wscl_embed.dataset import load_dataset
+    from wscl_embed.demo import EMOJI
+
+    dataset = load_dataset(EMOJI)
+    return dataset.select(range(0, len(dataset), 8)).flatten_indices()
+
+
+@pytest.fixture(scope="session")
+def emoji_folder(emoji: datasets.Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same as an ImageFolder with ``metadata.jsonl``."""
+    import json
+
+    folder = tmp_path_factory.mktemp("emoji")
+    (folder / "images").mkdir()
+    with (folder / "metadata.jsonl").open("w", encoding="utf-8") as lines:
+        for row in emoji:
+            name = f"images/{row['id']}.png"
+            (folder / name).write_bytes(row["image"]["bytes"])
+            record = {"file_name": name, **{key: row[key] for key in ("id", "tags", "captions", "label", "split")}}
+            lines.write(json.dumps(record, ensure_ascii=False) + "\n")
+    return folder
+
+
+@pytest.fixture
+def lite0() -> Encoder:
+    """EfficientNet-Lite0 with its ImageNet weights, at a small size."""
+    from wscl_embed.encoder_sources import load_encoder
+
+    return load_encoder("efficientnet-lite0", image_size=IMAGE_SIZE, device="cpu")
