@@ -172,7 +172,7 @@ def test_stored_zeros_make_no_difference_and_the_matrix_is_left_alone() -> None:
 
 
 def test_default_number_of_clusters() -> None:
-    assert [default_n_clusters(n) for n in (1, 100, 1_000, 200_000)] == [2, 20, 200, 200]
+    assert [default_n_clusters(n) for n in (1, 100, 1_000, 200_000)] == [2, 20, 158, 2236]
 
 
 def test_an_unknown_clusterer_names_the_nearest() -> None:

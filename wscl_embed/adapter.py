@@ -51,7 +51,7 @@ class Adapter:
     clusterer: Any = option("kmeans", "kmeans, hdbscan, exact, or (in Python) any object with fit_predict")
     n_clusters: int | None = option(
         None,
-        "number of clusters for kmeans (default: 200, a fifth of the records if under 1,000)",
+        "number of clusters for kmeans (default: 5 sqrt(records), at most a fifth of them)",
         at_least=1,
     )
     min_cluster_size: int = option(5, "smallest cluster hdbscan makes", at_least=2)

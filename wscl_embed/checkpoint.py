@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from wscl_embed.errors import InputError
 from wscl_embed.files import atomic_path
 
 
@@ -27,12 +28,24 @@ class Checkpoints:
             torch.save({"epoch": epoch, **{name: part.state_dict() for name, part in state.items()}}, temporary)
 
     def restore(self, state: Mapping[str, Any]) -> int:
-        """Load the checkpoint into ``state``, if there is one; how many epochs it has behind it."""
+        """Load the checkpoint into ``state``, if there is one; how many epochs it has behind it.
+
+        Raises:
+            InputError: it is damaged, or of another architecture.
+        """
+        import pickle
+
         import torch
 
         if not self.path.is_file():
             return 0
-        saved = torch.load(self.path, map_location="cpu", weights_only=True)
-        for name, part in state.items():
-            part.load_state_dict(saved[name])
-        return int(saved["epoch"])
+        try:
+            saved = torch.load(self.path, map_location="cpu", weights_only=True)
+            for name, part in state.items():
+                part.load_state_dict(saved[name])
+            return int(saved["epoch"])
+        except (RuntimeError, KeyError, ValueError, EOFError, pickle.UnpicklingError) as error:
+            raise InputError(
+                f"{self.path}: the checkpoint cannot be continued, it is damaged or of another architecture. "
+                "Give --overwrite to start anew."
+            ) from error

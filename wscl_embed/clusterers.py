@@ -81,12 +81,14 @@ def cluster_rows(
 
 
 def default_n_clusters(n: int) -> int:
-    """How many k-means clusters for n records: 200, or a fifth of the records when there are fewer than 1,000.
+    """How many k-means clusters for n records: 5 sqrt(n), at most a fifth of the records.
+
+    Between 100 and 800 clusters of 6,335 titles, validation retrieval was best around 400.
 
     >>> default_n_clusters(6335), default_n_clusters(100)
-    (200, 20)
+    (398, 20)
     """
-    return max(2, min(200, n // 5))
+    return max(2, min(round(5 * n**0.5), n // 5))
 
 
 def collapse_rows(features: Features) -> tuple[Features, NDArray[np.int64], NDArray[np.int64]]:

@@ -40,11 +40,13 @@ class FitConfig(BaseModel):
         None, ge=0, description="full: tune only this many of the last layer groups, as open_clip counts them"
     )
     cached_views: int = Field(4, ge=1, description="head: augmented views cached of each image")
-    epochs: int | None = Field(None, ge=1, description="passes over the data [head 30, full 10]")
-    batch_size: int | None = Field(None, ge=2, description="images a batch [head 512, full 128]")
+    epochs: int | None = Field(None, ge=1, description="passes over the data [head 20, full 10]")
+    batch_size: int | None = Field(None, ge=2, description="images a batch [head 256, full 128]")
     images_per_cluster: int = Field(4, ge=1, description="images of one cluster in a batch")
-    learning_rate: float | None = Field(None, gt=0, description="peak learning rate [head 1e-3, full 1e-4]")
-    weight_decay: float = Field(0.05, ge=0, description="AdamW's; in head mode it pulls towards the frozen embedding")
+    learning_rate: float | None = Field(None, gt=0, description="peak learning rate [head 3e-3, full 1e-4]")
+    weight_decay: float | None = Field(
+        None, ge=0, description="AdamW's; in head mode it pulls towards the frozen embedding [head 1, full 0.05]"
+    )
     temperature: float = Field(0.2, gt=0, description="of the loss")
     projection: Literal["none", "linear", "mlp"] | None = Field(
         None, description="head used in training only [head none, full mlp]"
@@ -68,8 +70,8 @@ class FitConfig(BaseModel):
 
 
 MODE_DEFAULTS: dict[str, dict[str, Any]] = {
-    "head": {"epochs": 30, "batch_size": 512, "learning_rate": 1e-3, "projection": "none"},
-    "full": {"epochs": 10, "batch_size": 128, "learning_rate": 1e-4, "projection": "mlp"},
+    "head": {"epochs": 20, "batch_size": 256, "learning_rate": 3e-3, "weight_decay": 1.0, "projection": "none"},
+    "full": {"epochs": 10, "batch_size": 128, "learning_rate": 1e-4, "weight_decay": 0.05, "projection": "mlp"},
 }
 
 
@@ -81,7 +83,7 @@ def make_config(options: Mapping[str, Any], config_file: str | Path | None = Non
             that does not parse.
 
     >>> make_config({"data": "photos", "adapter": ["hashtags"], "output": "runs/a"}).resolved().epochs
-    30
+    20
     """
     merged = {**(read_config(config_file) if config_file else {}), **options}
     try:

@@ -85,8 +85,15 @@ def collate(items: list[tuple[int, Tensor | BadRow]]) -> Batch:
 def image_loader(rows: ImageRows, workers: int | None, device: torch.device, **options: Any) -> DataLoader[Any]:
     """A DataLoader of `Batch`; ``workers`` None: one process less than there are cores, up to 8."""
     if workers is None:
-        workers = min(8, max(1, len(os.sched_getaffinity(0)) - 1)) if len(rows) >= 256 else 0
+        workers = min(8, max(1, available_cores() - 1)) if len(rows) >= 256 else 0
     return DataLoader(rows, collate_fn=collate, num_workers=workers, pin_memory=device.type == "cuda", **options)
+
+
+def available_cores() -> int:
+    """The cores this process may use; those of the machine where the system does not tell (macOS, Windows)."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 @dataclass(frozen=True)
@@ -177,7 +184,7 @@ def cached_features(
     """`encode_images`, read from ``cache_dir`` when the same encoder has met the same images before."""
     folder = cache_dir or default_cache_dir()
     views = "plain" if n_views is None else f"{AUGMENTATION}x{n_views}-seed{seed}"
-    parts = (encoder.weights_hash(), encoder.device.type, dataset_fingerprint(dataset), views)
+    parts = (encoder.weights_hash(), encoder.device.type, dataset_fingerprint(dataset), _last_changes(dataset), views)
     path = folder / f"{hashlib.sha256('/'.join(parts).encode()).hexdigest()[:32]}.safetensors"
     if path.is_file():
         return _read(path)
@@ -186,6 +193,15 @@ def cached_features(
     )
     _write(path, features)
     return features
+
+
+def _last_changes(dataset: datasets.Dataset) -> str:
+    """A hash of when the image files were last changed: an image edited in place is met anew."""
+    digest = hashlib.sha256()
+    for image in dataset.select_columns(["image"])["image"]:
+        path = Path((image or {}).get("path") or "")
+        digest.update(f"{path.stat().st_mtime_ns if path.is_file() else 0};".encode())
+    return digest.hexdigest()
 
 
 def default_cache_dir() -> Path:

@@ -15,7 +15,7 @@ from wscl_embed.config import FitConfig, make_config
 from wscl_embed.errors import InputError
 from wscl_embed.progress import console
 from wscl_embed.registry import adapter_spec, make_adapter
-from wscl_embed.run import Run
+from wscl_embed.run import Run, check_place
 
 if TYPE_CHECKING:
     import datasets
@@ -164,7 +164,7 @@ def cluster(
     from wscl_embed import stages
 
     if output is not None:
-        _refuse_existing(Path(output), overwrite)
+        _check_file(Path(output), overwrite)
     names = [adapter] if isinstance(adapter, (str, Adapter)) else list(adapter)
     adapters = [make_adapter(one) for one in names]
     dataset = stages.open_split(data, split)
@@ -214,7 +214,9 @@ def embed(
     from wscl_embed.store import EmbeddingStore
 
     path = Path(output)
-    _refuse_existing(path, overwrite)
+    _check_file(path, overwrite)
+    chosen = {"image_size": image_size, "dtype": dtype, "workers": workers, "max_bad_share": max_bad_share}
+    make_config({"data": "-", "adapter": ["-"], "output": "-", **chosen})  # refuses values outside their limits
     dataset = stages.open_split(data, split)
     encoder = load_encoder(model, pretrained, image_size=image_size, device=device)
     quarantine = Quarantine()
@@ -261,11 +263,11 @@ def evaluate(
     after_ids, after = _read_embeddings(Path(embeddings))
     before_ids, frozen = _read_embeddings(Path(before)) if before is not None else (after_ids, None)
     labels = dict(zip(dataset["id"], dataset[label_column], strict=True))
-    ids = [image_id for image_id in after_ids if image_id in labels and image_id in set(before_ids)]
-    if not ids:
-        raise InputError(f"{embeddings} holds none of the {len(dataset)} images of {data} to evaluate.")
     rows = {image_id: row for row, image_id in enumerate(after_ids)}
     rows_before = {image_id: row for row, image_id in enumerate(before_ids)}
+    ids = [image_id for image_id in after_ids if image_id in labels and image_id in rows_before]
+    if not ids:
+        raise InputError(f"{embeddings} holds none of the {len(dataset)} images of {data} to evaluate.")
     return {
         "split": split,
         "label_column": label_column,
@@ -293,11 +295,14 @@ def search(run: str | Path, image: str | Path, *, k: int = 10) -> list[tuple[str
     import torch
 
     from wscl_embed.encoder_sources import load_encoder
-    from wscl_embed.images import decode_image
+    from wscl_embed.images import BadImageError, decode_image
     from wscl_embed.store import EmbeddingStore
 
     folder = Path(run)
-    query = decode_image(Path(image))
+    try:
+        query = decode_image(Path(image))
+    except BadImageError as error:
+        raise InputError(f"{image}: {error.reason}.") from error
     with EmbeddingStore(folder / "embeddings.h5") as store:
         encoder = load_encoder(str(folder / "model"), device="cpu")
         if encoder.weights_hash() != store.attributes["weights_hash"]:
@@ -314,9 +319,13 @@ def _read_embeddings(path: Path) -> tuple[list[str], NDArray[np.floating]]:
         return store.ids, store.embeddings[:]
 
 
-def _refuse_existing(path: Path, overwrite: bool) -> None:
+def _check_file(path: Path, overwrite: bool) -> None:
+    """Whether the file ``path`` may be written; changes nothing."""
+    if path.is_dir():
+        raise InputError(f"{path} is a folder; name a file to write.")
     if path.exists() and not overwrite:
         raise InputError(f"{path} exists. Give --overwrite to replace it.")
+    check_place(path)
 
 
 @contextmanager

@@ -100,9 +100,7 @@ def _score(hits: NDArray[np.bool_], relevant: NDArray[np.int64]) -> dict[str, ND
     ranks = np.arange(1, hits.shape[1] + 1)
     precision = hits.cumsum(axis=1) / ranks
     within_r = ranks <= relevant[:, None]
-    scores: dict[str, NDArray[np.float64]] = {
-        f"recall@{k}": hits[:, :k].any(axis=1).astype(np.float64) for k in RECALL_AT
-    }
+    scores = {f"recall@{k}": np.asarray(hits[:, :k].any(axis=1), dtype=np.float64) for k in RECALL_AT}
     scores["map@r"] = np.asarray((precision * hits * within_r).sum(axis=1) / relevant)
     return scores
 

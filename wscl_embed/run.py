@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,6 +51,7 @@ class Run:
             raise InputError("give --overwrite or --resume, not both.")
         if self.folder.exists() and not self.folder.is_dir():
             raise InputError(f"{self.folder} is a file; name another --output.")
+        check_place(self.folder)
         taken = self.folder.is_dir() and any(self.folder.iterdir())
         if resume:
             if not self.config.is_file():
@@ -83,3 +85,16 @@ class Run:
             raise InputError(f"{self.folder}: no metrics.json, so no finished run.")
         metrics: dict[str, Any] = json.loads(self.metrics.read_text(encoding="utf-8"))
         return metrics
+
+
+def check_place(path: Path) -> None:
+    """See that ``path`` can be made: better said before the work than after.
+
+    Raises:
+        InputError: a file where a folder is needed, or a folder nothing may be written into.
+    """
+    folder = next(parent for parent in path.absolute().parents if parent.exists())
+    if not folder.is_dir():
+        raise InputError(f"{path}: {folder} is a file, not a folder.")
+    if not os.access(folder, os.W_OK):
+        raise InputError(f"{path}: nothing may be written into {folder}.")

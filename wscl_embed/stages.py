@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,7 +57,13 @@ def open_dataset(data: str | Path | datasets.Dataset, config: FitConfig) -> data
         return dataset
     check_label_column(dataset, config.label_column)
     dataset = assign_splits(dataset, holdout=config.holdout)
-    rows_of_split(dataset, config.eval_split)  # an unknown split is said now, not after training
+    # An unknown split, or one in which nothing can be scored, is said now and not after training.
+    labels = rows_of_split(dataset, config.eval_split)[config.label_column]
+    if max(Counter(str(label) for label in labels if label is not None).values(), default=0) < 2:
+        raise InputError(
+            f"--label-column {config.label_column!r}: no label occurs twice among the {len(labels)} images of the "
+            f"split {config.eval_split}, so nothing can be retrieved there. Name another column or --eval-split."
+        )
     return dataset
 
 
@@ -145,10 +152,13 @@ def with_features(dataset: datasets.Dataset, features: NDArray[np.floating]) -> 
     import datasets
     import pyarrow as pa
 
+    from wscl_embed.dataset import quiet
+
     values = np.ascontiguousarray(features, dtype=np.float32)
     column = pa.FixedSizeListArray.from_arrays(pa.array(values.reshape(-1)), values.shape[1])
     feature = datasets.Sequence(datasets.Value("float32"), length=values.shape[1])
-    return dataset.add_column("image_features", column, feature=feature)
+    with quiet():
+        return dataset.add_column("image_features", column, feature=feature)
 
 
 def assign(
@@ -163,9 +173,9 @@ def assign(
         check_clusters(clusters, adapter)
         console().print(f"[bold]adapter {adapter.name}[/bold]")
         for line in summarise(clusters, batch_size).lines():
-            console().print(f"  {line}", markup=False)
+            console().print(f"  {line}", markup=False, soft_wrap=True)
         parts.append(clusters)
-    return parts[0] if len(parts) == 1 else Clusters.combine(parts, weights or None)
+    return Clusters.combine(parts, weights or None)
 
 
 def _describe(clusters: Clusters, batch_size: int) -> dict[str, Any]:

@@ -56,9 +56,12 @@ def main() -> None:
         group.main(standalone_mode=False, prog_name="wscl-embed")
     except WsclEmbedError as error:
         _fail(str(error), error.exit_code)
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message(), err=True)
+        sys.exit(error.exit_code)
     except click.UsageError as error:
-        context = f"\nTry: {error.ctx.command_path} --help" if error.ctx else ""
-        _fail(error.format_message() + context, 2)
+        help_command = f" Try: {error.ctx.command_path} --help" if error.ctx else ""
+        _fail(error.format_message() + help_command, 2)
     except click.ClickException as error:
         _fail(error.format_message(), 2)
     except (click.exceptions.Abort, KeyboardInterrupt):

@@ -26,9 +26,13 @@ def command(names: tuple[str, ...]) -> None:
     for info in installed.values():
         if names and info.name not in names:
             continue
-        cls = info.load()
         click.secho(f"{info.name}", bold=True, nl=False)
         click.echo(f"  ({info.distribution}, {info.entry_point.value})")
+        try:
+            cls = info.load()
+        except InputError as error:  # one broken plugin must not hide the others
+            click.echo(f"  does not work: {error}\n")
+            continue
         click.echo(f"  {(cls.__doc__ or '').strip().splitlines()[0]}")
         for item in cls.option_fields().values():
             click.echo(f"    {item.name}={item.default}".ljust(36) + str(item.metadata.get("help", "")))

@@ -18,7 +18,13 @@ Example:
 )
 @config_options(OPTIONS)
 @click.option("--split", help="cluster the rows of this split only")
-@click.option("--batch-size", default=512, show_default=True, help="for the expected number of positives in a batch")
+@click.option(
+    "--batch-size",
+    type=click.IntRange(min=2),
+    default=512,
+    show_default=True,
+    help="for the expected number of positives in a batch",
+)
 @click.option("--overwrite", is_flag=True, help="replace --output")
 def command(**options: Any) -> None:
     """Turn signals into clusters and say what they are, without training.

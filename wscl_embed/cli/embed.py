@@ -16,7 +16,7 @@ Example:
 )
 @config_options(["data", "output", "model", "pretrained", "image_size", "dtype", "device", "workers", "max_bad_share"])
 @click.option("--split", help="embed the rows of this split only")
-@click.option("--batch-size", default=64, show_default=True, help="images a batch")
+@click.option("--batch-size", type=click.IntRange(min=1), default=64, show_default=True, help="images a batch")
 @click.option("--overwrite", is_flag=True, help="replace --output")
 def command(**options: Any) -> None:
     """Embed images into an HDF5 file.
