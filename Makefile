@@ -16,7 +16,7 @@ demo: $(VENV)/.installed-demo
 	$(OFFLINE) $(VENV)/bin/wscl-embed demo --output runs/demo --overwrite
 
 test: $(VENV)/.installed-test
-	$(OFFLINE) $(VENV)/bin/python -m pytest -m "not slow"
+	$(OFFLINE) $(VENV)/bin/python -m pytest -m "not slow" --numprocesses 2
 
 test-slow: $(VENV)/.installed-test
 	$(OFFLINE) $(VENV)/bin/python -m pytest -m slow

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # before any Hugging Face library is imported
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # small tensors: threads only wait for each other, six times as long
 
 if TYPE_CHECKING:
     import datasets

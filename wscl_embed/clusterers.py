@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+import math
 import warnings
 from typing import Any, Protocol, TypeAlias, cast, runtime_checkable
 
@@ -88,7 +89,7 @@ def default_n_clusters(n: int) -> int:
     >>> default_n_clusters(6335), default_n_clusters(100)
     (398, 20)
     """
-    return max(2, min(round(5 * n**0.5), n // 5))
+    return max(2, min(round(5 * math.sqrt(n)), n // 5))
 
 
 def collapse_rows(features: Features) -> tuple[Features, NDArray[np.int64], NDArray[np.int64]]:

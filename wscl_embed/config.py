@@ -111,7 +111,7 @@ def read_config(path: str | Path) -> dict[str, Any]:
         mark = getattr(error, "problem_mark", None)
         line = f":{mark.line + 1}" if mark else ""
         raise InputError(f"{path}{line}: the config does not parse ({getattr(error, 'problem', error)}).") from error
-    if not isinstance(loaded, dict):
+    if not (isinstance(loaded, dict) and all(isinstance(name, str) for name in loaded)):
         raise InputError(f"{path}: a config is a mapping of options to values.")
     return loaded
 

@@ -259,7 +259,7 @@ def rows_of_split(dataset: datasets.Dataset, split: str) -> datasets.Dataset:
     """
     if "split" not in dataset.column_names:
         raise InputError(f"split {split!r}: the dataset has no splits (no column 'split').")
-    splits = dataset.data.column("split").to_pylist()
+    splits = list(dataset.with_format(None)["split"])  # not dataset.data, which knows nothing of a selection
     known = {str(value) for value in splits}
     wanted = {split} if split in known else set(split.split("+"))
     if not wanted <= known:

@@ -44,7 +44,7 @@ def load_encoder(
         device: ``auto`` (CUDA when there is one), or a torch device.
 
     Raises:
-        InputError: an unknown model (names the nearest), weights that do not fit or are not there.
+        InputError: an unknown model (names the nearest), weights that do not fit or are not there, no such device.
     """
     torch_device = choose_device(device)
     if model == LITE0:
@@ -63,9 +63,15 @@ def load_encoder(
 
 def choose_device(device: str) -> torch.device:
     """``auto``: CUDA when there is one, else the CPU."""
-    if device != "auto":
-        return torch.device(device)
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        chosen = torch.device(device)
+    except RuntimeError as error:
+        raise InputError(f"--device {device!r}: no such device; there are auto, cpu, cuda, cuda:1, ...") from error
+    if chosen.type == "cuda" and not torch.cuda.is_available():
+        raise InputError(f"--device {device}: torch {torch.__version__} finds no CUDA device here.")
+    return chosen
 
 
 def _local_source(model: str) -> str | None:
@@ -117,7 +123,12 @@ def _build(
     import open_clip
 
     config = copy.deepcopy(open_clip.get_model_config(name))
-    with _explained(asked, weights), _quiet_open_clip():
+    with (
+        _explained(asked, weights),
+        _quiet_open_clip(),
+        torch.random.fork_rng([device] if device.type == "cuda" else []),
+    ):
+        torch.manual_seed(0)  # what no weights are loaded for (an unused text tower) is the same in every run
         model = open_clip.create_model(
             name,
             pretrained=weights,
@@ -272,9 +283,11 @@ def _explained(model: str, weights: str | None) -> Iterator[None]:
     """Turn the libraries' errors about weights into one line."""
     import pickle
 
+    from safetensors import SafetensorError
+
     try:
         yield
-    except (pickle.UnpicklingError, EOFError) as error:
+    except (pickle.UnpicklingError, EOFError, SafetensorError) as error:
         raise InputError(f"{weights}: not a checkpoint of tensors that can be read safely.") from error
     except AssertionError as error:  # open_clip asserts that the shapes it may resize have the right width
         raise InputError(f"checkpoint {weights} does not fit model {model}: {error}") from error

@@ -111,8 +111,8 @@ def _positives(z: Tensor, entries: _Entries) -> tuple[Tensor, Tensor]:
     weight = (n_views - 1 + n_views * others).to(z.dtype)
 
     values = values.to(z.dtype)
-    centre = z.new_zeros(n_columns, z.shape[2]).index_add(0, columns, values[:, None] * image_sum[rows])
-    pull = z.new_zeros(n_images, z.shape[2]).index_add(0, rows, values[:, None] * centre[columns])
+    centre = z.new_zeros(n_columns, z.shape[2]).index_add(0, columns, values[:, None] * image_sum.index_select(0, rows))
+    pull = z.new_zeros(n_images, z.shape[2]).index_add(0, rows, values[:, None] * centre.index_select(0, columns))
     pull = pull + (1 - square.to(z.dtype))[:, None] * image_sum
     positive = (z * pull[:, None]).sum(-1) - (z * z).sum(-1)
     return positive, weight[:, None].expand_as(positive)

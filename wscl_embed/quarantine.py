@@ -69,9 +69,9 @@ class Quarantine:
             return
         reasons = Counter(row.reason.split(" (")[0] for row in self).most_common(3)
         example = next(iter(self))
-        advice = "Mend or remove the records listed in quarantine.csv"
+        advice = "Mend or remove them"
         if bad < total:
-            advice += ", or go on without them by --max-bad-share"
+            advice += ", or go on without them by --max-bad-share, which lists them in quarantine.csv"
         raise InputError(
             f"{bad} of {total} images cannot be used: {bad / max(total, 1):.1%}, where {max_share:.1%} is allowed. "
             f"Commonest reasons: {'; '.join(f'{reason} ({count})' for reason, count in reasons)}. "

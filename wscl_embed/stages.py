@@ -131,9 +131,9 @@ def frozen_features(
     encoder: Encoder, dataset: datasets.Dataset, config: FitConfig
 ) -> tuple[NDArray[np.floating], datasets.Dataset, Quarantine]:
     """The encoder's outputs (n, D) for the images that decode, those n rows of the dataset, and the others."""
-    from wscl_embed.features import cached_features
+    from wscl_embed.features import encode_images
 
-    found = cached_features(
+    found = encode_images(
         encoder, dataset, cache_dir=_cache_dir(config), workers=config.workers, what="encoding images"
     )
     quarantine = Quarantine()
@@ -143,8 +143,10 @@ def frozen_features(
     return found.values[:, 0], good, quarantine
 
 
-def _cache_dir(config: FitConfig) -> Path | None:
-    return Path(config.cache_dir) if config.cache_dir else None
+def _cache_dir(config: FitConfig) -> Path:
+    from wscl_embed.features import default_cache_dir
+
+    return Path(config.cache_dir) if config.cache_dir else default_cache_dir()
 
 
 def with_features(dataset: datasets.Dataset, features: NDArray[np.floating]) -> datasets.Dataset:
@@ -224,9 +226,9 @@ def _cached_views(
     encoder: Encoder, train: datasets.Dataset, frozen: NDArray[np.floating], config: FitConfig
 ) -> NDArray[np.floating]:
     """(t, 1 + V, D) float16: the plain view and V augmented ones."""
-    from wscl_embed.features import cached_features
+    from wscl_embed.features import encode_images
 
-    views = cached_features(
+    views = encode_images(
         encoder,
         train,
         n_views=config.cached_views,

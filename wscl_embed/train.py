@@ -16,7 +16,8 @@ from torch.nn import functional
 
 from wscl_embed.checkpoint import Checkpoints
 from wscl_embed.errors import WsclEmbedError
-from wscl_embed.features import Batch, ImageRows, draft_size, image_loader
+from wscl_embed.features import draft_size
+from wscl_embed.image_rows import Batch, ImageRows, image_loader
 from wscl_embed.loss import cl_infonce
 from wscl_embed.progress import track
 from wscl_embed.sampling import ClusterBatchSampler
@@ -185,6 +186,8 @@ def _optimise(
         advance(first * steps_per_epoch)
         for epoch in range(first, options.epochs):
             losses = []
+            # Dropout draws from the global generator: a resumed epoch must draw what an uninterrupted one does.
+            torch.manual_seed(int(np.random.SeedSequence([options.seed, epoch]).generate_state(1)[0]))
             for rows, inputs in batches(epoch):
                 z = functional.normalize(embed(inputs), dim=-1)
                 loss = cl_infonce(z, membership[rows], options.temperature)

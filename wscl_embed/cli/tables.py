@@ -16,9 +16,11 @@ def print_scores(metrics: dict[str, Any], before: str = "frozen", after: str = "
 
     console = Console(highlight=False)
     where = f"the {metrics['split']} split" if metrics["split"] else "all images"
-    table = Table(
-        title=f"Image-to-image retrieval by {metrics['label_column']}, {metrics['n_queries']} queries, {where}"
+    console.print(
+        f"Image-to-image retrieval by {metrics['label_column']}, {metrics['n_queries']} queries, {where}:",
+        soft_wrap=True,
     )
+    table = Table()
     table.add_column("")
     for column in (before, after, "change", "95 % interval") if "before" in metrics else (after,):
         table.add_column(column, justify="right")
@@ -37,4 +39,4 @@ def print_scores(metrics: dict[str, Any], before: str = "frozen", after: str = "
     if metrics["n_skipped"]:
         console.print(f"{metrics['n_skipped']} images are alone with their label and were no queries.")
     if "verdict" in metrics:
-        console.print(f"Verdict: {VERDICTS[metrics['verdict']]}")
+        console.print(f"Verdict: {VERDICTS[metrics['verdict']]}", soft_wrap=True)
