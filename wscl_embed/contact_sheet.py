@@ -35,7 +35,7 @@ def write_contact_sheet(
 ) -> None:
     """Write a PNG: a row a query, its nearest neighbours before on the left, after on the right.
 
-    The queries are drawn at random, one a label as far as there are labels: they are not chosen for how well they do.
+    The queries are drawn at random, label after label: they are not chosen for how well they do.
     A green frame marks a neighbour of the query's label.
 
     Args:
@@ -63,7 +63,7 @@ def write_contact_sheet(
         for vectors, left in zip((before, after), columns, strict=True):
             for place, row in enumerate(_nearest(vectors, query, n_neighbours)):
                 _paste(sheet, draw, dataset, row, left + place * (CELL + GAP), top, labels[row] == labels[query])
-    note = "Queries drawn at random, one a label. Green frame: same label as the query."
+    note = "Queries drawn at random, label after label. Green frame: same label as the query."
     draw.text((MARGIN, height - MARGIN - 8), note, fill=FAINT, font=_font(13))
     with atomic_path(Path(path)) as temporary:
         sheet.save(temporary, format="PNG", optimize=True)
