@@ -48,9 +48,7 @@ class FitConfig(BaseModel):
         None, ge=0, description="AdamW's; in head mode it pulls towards the frozen embedding [head 1, full 0.05]"
     )
     temperature: float = Field(0.2, gt=0, description="of the loss")
-    projection: Literal["none", "linear", "mlp"] | None = Field(
-        None, description="head used in training only [head none, full mlp]"
-    )
+    projection: Literal["none", "linear", "mlp"] = Field("none", description="head used in training only")
 
     dtype: Literal["float32", "float16"] = Field("float32", description="of the embeddings in the HDF5 file")
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1, ...")
@@ -70,8 +68,8 @@ class FitConfig(BaseModel):
 
 
 MODE_DEFAULTS: dict[str, dict[str, Any]] = {
-    "head": {"epochs": 20, "batch_size": 256, "learning_rate": 3e-3, "weight_decay": 1.0, "projection": "none"},
-    "full": {"epochs": 10, "batch_size": 128, "learning_rate": 1e-4, "weight_decay": 0.05, "projection": "mlp"},
+    "head": {"epochs": 20, "batch_size": 256, "learning_rate": 3e-3, "weight_decay": 1.0},
+    "full": {"epochs": 10, "batch_size": 128, "learning_rate": 1e-4, "weight_decay": 0.05},
 }
 
 
