@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from wscl_embed.distributed import local_rank
 from wscl_embed.encoder import CONFIG_NAME, IMAGE_ONLY_TEXT_CFG, Encoder
 from wscl_embed.errors import InputError, MissingExtraError, nearest
 
@@ -62,9 +63,9 @@ def load_encoder(
 
 
 def choose_device(device: str) -> torch.device:
-    """``auto``: CUDA when there is one, else the CPU."""
+    """``auto``: this process's CUDA device when there is one, else the CPU."""
     if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        return torch.device("cuda", local_rank()) if torch.cuda.is_available() else torch.device("cpu")
     try:
         chosen = torch.device(device)
     except RuntimeError as error:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from typing_extensions import Unpack
 
 from wscl_embed.dataset import dataset_fingerprint
+from wscl_embed.distributed import gather, on_first, own_part
 from wscl_embed.encoder import Encoder
 from wscl_embed.files import atomic_path
 from wscl_embed.image_rows import ImageRows, image_loader
@@ -75,14 +76,15 @@ def encode_images(
     views = f"{AUGMENTATION}x{options['n_views']}-seed{options.get('seed', 0)}" if options.get("n_views") else "plain"
     parts = (encoder.weights_hash(), encoder.device.type, dataset_fingerprint(dataset), _last_changes(dataset), views)
     path = cache_dir / f"{hashlib.sha256('/'.join(parts).encode()).hexdigest()[:32]}.safetensors"
-    if path.is_file():
+    if on_first(path.is_file):
         return _read(path)
     features = _encode(encoder, dataset, options)
-    _write(path, features)
+    on_first(lambda: _write(path, features))
     return features
 
 
 def _encode(encoder: Encoder, dataset: datasets.Dataset, options: EncodeOptions) -> ImageFeatures:
+    """Each process encodes its part of the rows; all of them get the whole."""
     n_views = options.get("n_views")
     dtype = np.float32 if n_views is None else np.float16
     values, rows, bad = [np.empty((0, n_views or 1, encoder.embed_dim), dtype)], [], []
@@ -90,20 +92,31 @@ def _encode(encoder: Encoder, dataset: datasets.Dataset, options: EncodeOptions)
         rows.extend(batch_rows)
         values.append(batch_values.astype(dtype, copy=False))
         bad.extend(batch_bad)
-    return ImageFeatures(np.concatenate(values), np.asarray(rows, dtype=np.int64), bad)
+    parts = gather(ImageFeatures(np.concatenate(values), np.asarray(rows, dtype=np.int64), bad))
+    return ImageFeatures(
+        np.concatenate([part.values for part in parts]),
+        np.concatenate([part.rows for part in parts]),
+        [row for part in parts for row in part.bad],
+    )
 
 
 def iterate_encoded(
     encoder: Encoder, dataset: datasets.Dataset, **options: Unpack[EncodeOptions]
 ) -> Iterator[tuple[list[int], NDArray[np.float32], list[BadRow]]]:
-    """`encode_images`, one batch of (rows, (b, V, D) float32, bad rows) at a time and in the order of rows."""
+    """`encode_images`, one batch of (rows, (b, V, D) float32, bad rows) at a time and in the order of rows.
+
+    On several processes each gets the batches of its own part of the rows.
+    """
     n_views = options.get("n_views")
     transforms = [encoder.preprocess] if n_views is None else [encoder.augmentation()] * n_views
     rows = ImageRows(dataset, transforms, draft_size(encoder), options.get("seed", 0))
     batch_size = max(1, options.get("batch_size", 64) // len(transforms))
-    loader = image_loader(rows, options.get("workers"), encoder.device, batch_size=batch_size)
+    part = own_part(len(dataset))
+    loader = image_loader(
+        torch.utils.data.Subset(rows, part), options.get("workers"), encoder.device, batch_size=batch_size
+    )
     encoder.model.eval()
-    with track(options.get("what", "encoding images"), len(dataset)) as advance, torch.inference_mode():
+    with track(options.get("what", "encoding images"), len(part)) as advance, torch.inference_mode():
         for batch in loader:
             values = np.empty((0, len(transforms), encoder.embed_dim), dtype=np.float32)
             if batch.rows:

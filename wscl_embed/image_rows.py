@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
@@ -74,10 +74,12 @@ def collate(items: list[tuple[int, Tensor | BadRow]]) -> Batch:
     return Batch([row for row, _ in good], images, [value for _, value in items if isinstance(value, BadRow)])
 
 
-def image_loader(rows: ImageRows, workers: int | None, device: torch.device, **options: Any) -> DataLoader[Any]:
+def image_loader(
+    rows: torch.utils.data.Dataset[Any], workers: int | None, device: torch.device, **options: Any
+) -> DataLoader[Any]:
     """A DataLoader of `Batch`; ``workers`` None: one process less than there are cores, up to 8."""
     if workers is None:
-        workers = min(8, max(1, available_cores() - 1)) if len(rows) >= 256 else 0
+        workers = min(8, max(1, available_cores() - 1)) if len(cast(Any, rows)) >= 256 else 0
     return DataLoader(rows, collate_fn=collate, num_workers=workers, pin_memory=device.type == "cuda", **options)
 
 

@@ -102,25 +102,37 @@ def run_fit(
     resume: bool = False,
 ) -> FitResult:
     """`fit` from a `FitConfig`; ``data`` and ``adapters`` stand in for its names where Python has the objects."""
-    from wscl_embed import stages
+    from wscl_embed.distributed import processes
 
-    config = config.resolved()
+    with processes():
+        return _run_fit(config.resolved(), config.data if data is None else data, adapters, overwrite, resume)
+
+
+def _run_fit(
+    config: FitConfig,
+    data: str | Path | datasets.Dataset,
+    adapters: Sequence[str | Adapter],
+    overwrite: bool,
+    resume: bool,
+) -> FitResult:
+    """On several processes all do everything; what writes is done by the first alone."""
+    from wscl_embed import stages
+    from wscl_embed.distributed import on_first
+
     run = Run(Path(config.output))
-    run.check(config, overwrite=overwrite, resume=resume)
+    on_first(lambda: run.check(config, overwrite=overwrite, resume=resume))
     seconds: dict[str, float] = {}
     made = [make_adapter(one) for one in adapters or config.adapter]
     with _timed(seconds, "load"):
-        dataset = stages.open_dataset(data if data is not None else config.data, config)
+        dataset = stages.open_dataset(data, config)
         encoder = stages.open_encoder(config)
     with _timed(seconds, "features and clusters"):
         material = stages.prepare(dataset, encoder, made, config, known=run.clusters if resume else None)
-    run.begin(config, overwrite=overwrite)
-    material.quarantine.write(run.quarantine)
-    material.clusters.save(run.clusters)
+    on_first(lambda: stages.begin(run, material, config, overwrite=overwrite))
     with _timed(seconds, "training"):
         tuned, history = stages.tune(encoder, material, config, run)
     with _timed(seconds, "writing"):
-        stages.write_results(encoder, material, tuned, config, run)
+        on_first(lambda: stages.write_results(encoder, material, tuned, config, run))
     held_out = stages.held_out_rows(material.dataset, config)
     metrics = {
         **stages.score(material, tuned, held_out, config),
@@ -130,7 +142,7 @@ def run_fit(
         "training": history,
         "seconds": {name: round(value, 2) for name, value in seconds.items()},
     }
-    run.write_metrics(metrics)
+    on_first(lambda: run.write_metrics(metrics))
     return FitResult(run, metrics, material.clusters, material.dataset, material.frozen, tuned, held_out)
 
 

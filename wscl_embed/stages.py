@@ -16,6 +16,7 @@ from wscl_embed.adapter import Adapter
 from wscl_embed.clusters import Clusters
 from wscl_embed.config import FitConfig
 from wscl_embed.dataset import assign_splits, dataset_fingerprint, load_dataset, rows_of_split
+from wscl_embed.distributed import on_first
 from wscl_embed.errors import InputError
 from wscl_embed.progress import console
 from wscl_embed.quarantine import Quarantine
@@ -102,9 +103,9 @@ def prepare(
     """
     train = rows_of_split(dataset, "train") if "split" in dataset.column_names else dataset
     reads_images = any(adapter.needs_image_features for adapter in adapters)
-    clusters = Clusters.load(known) if known is not None and known.is_file() else None
+    clusters = on_first(lambda: Clusters.load(known) if known is not None and known.is_file() else None)
     if clusters is None and not reads_images:
-        clusters = assign(adapters, train, config.adapter_weight, _batch_size(config))
+        clusters = on_first(lambda: assign(adapters, train, config.adapter_weight, _batch_size(config)))
     frozen, dataset, quarantine = frozen_features(encoder, dataset, config)
     quarantine.check_share(len(dataset) + len(quarantine), config.max_bad_share)
     if len(quarantine):
@@ -112,7 +113,8 @@ def prepare(
     rows = _train_rows(dataset)
     train = dataset.select(rows)
     if clusters is None:
-        clusters = assign(adapters, with_features(train, frozen[rows]), config.adapter_weight, _batch_size(config))
+        seen = with_features(train, frozen[rows])
+        clusters = on_first(lambda: assign(adapters, seen, config.adapter_weight, _batch_size(config)))
     clusters = clusters.select(list(train["id"]))
     return Material(dataset, frozen, rows, clusters, _describe(clusters, _batch_size(config)), quarantine)
 
@@ -189,6 +191,13 @@ def _describe(clusters: Clusters, batch_size: int) -> dict[str, Any]:
         "sizes": summary.size_quantiles,
         "expected_positives": summary.expected_positives,
     }
+
+
+def begin(run: Run, material: Material, config: FitConfig, *, overwrite: bool) -> None:
+    """Make the run directory, with all that is known before training."""
+    run.begin(config, overwrite=overwrite)
+    material.quarantine.write(run.quarantine)
+    material.clusters.save(run.clusters)
 
 
 def tune(

@@ -1,0 +1,105 @@
+"""One process or many: what ``torchrun`` started, and how its processes share work and results.
+
+Everything here is a plain call on one process, so that callers need no second path.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any, TypeVar, cast
+
+import torch
+from torch import distributed as dist
+
+from wscl_embed.progress import console
+
+Result = TypeVar("Result")
+
+TIMEOUT = timedelta(minutes=30)  # a lost process is an error on the others at the latest then
+_objects: dist.ProcessGroup | None = None  # a Gloo group: Python objects travel through the CPU, also beside NCCL
+
+
+def launched() -> bool:
+    """Whether ``torchrun`` started several processes."""
+    return int(os.environ.get("WORLD_SIZE", "1")) > 1
+
+
+def local_rank() -> int:
+    """This process among those of its machine."""
+    return int(os.environ.get("LOCAL_RANK", "0"))
+
+
+@contextmanager
+def processes() -> Iterator[None]:
+    """Join the processes ``torchrun`` started, for the duration of a ``with`` block; does nothing on one process.
+
+    NCCL where there are GPUs, else Gloo. Only the first process speaks.
+    """
+    global _objects
+    if not launched() or dist.is_initialized():
+        yield
+        return
+    backend = "nccl" if torch.cuda.is_available() else "gloo"
+    if backend == "nccl":
+        torch.cuda.set_device(local_rank())
+    dist.init_process_group(backend, timeout=TIMEOUT)
+    _objects = cast(dist.ProcessGroup, dist.new_group(backend="gloo", timeout=TIMEOUT))
+    console().quiet = rank() > 0
+    try:
+        yield
+        dist.barrier(group=_objects)  # no process leaves, and takes its connections along, while others still write
+    finally:
+        _objects = None
+        dist.destroy_process_group()
+
+
+def rank() -> int:
+    """This process, from 0."""
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def world_size() -> int:
+    """How many processes there are."""
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def own_part(n: int) -> range:
+    """This process's contiguous share of n rows; the shares follow each other in the order of ranks.
+
+    >>> list(own_part(3))
+    [0, 1, 2]
+    """
+    return range(n * rank() // world_size(), n * (rank() + 1) // world_size())
+
+
+def gather(value: Result) -> list[Result]:
+    """The value of every process, in the order of ranks, on all of them."""
+    if world_size() == 1:
+        return [value]
+    values: list[Any] = [None] * world_size()
+    dist.all_gather_object(values, value, group=_objects)
+    return values
+
+
+def on_first(job: Callable[[], Result]) -> Result:
+    """Run ``job`` on the first process alone; its result, or its error, is that of all.
+
+    >>> on_first(lambda: "done")
+    'done'
+    """
+    if world_size() == 1:
+        return job()
+    outcome: list[Any] = [None]
+    if rank() == 0:
+        try:
+            outcome = [(True, job())]
+        except Exception as error:
+            outcome = [(False, error)]
+    dist.broadcast_object_list(outcome, src=0, group=_objects)
+    succeeded, value = outcome[0]
+    if not succeeded:
+        raise value
+    return cast(Result, value)
