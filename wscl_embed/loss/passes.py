@@ -1,0 +1,118 @@
+"""What the loss needs of all pairs of rows: their log-sum-exps, their losses and their forces on each other.
+
+When the logits are known to be small enough, exp needs no shift by a running maximum and serves both sides of a tile;
+otherwise each side has its own shift.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from wscl_embed.loss.pairs import Pairs, Tile
+from wscl_embed.loss.terms import PairTerm
+
+
+def row_logsumexp(pairs: Pairs) -> Tensor:
+    """(b, V) log-sum-exp of the logits in the denominator of each row of this rank; -inf where there are none."""
+    only_negatives = pairs.term.denominator == "negatives"
+    out = pairs.z.new_full(pairs.z[pairs.own].shape[:2], 0.0 if pairs.is_bounded else -torch.inf)
+    for tile in pairs.tiles(with_weights=only_negatives):
+        logits = pairs.logits(tile)
+        if only_negatives and tile.weights is not None:
+            logits.masked_fill_(tile.weights > 0, -torch.inf)
+        sides = [(tile.rows, 1)] if tile.mirror is None else [(tile.rows, 1), (tile.mirror, 0)]
+        if pairs.is_bounded:
+            logits.exp_()
+        for rows, dim in sides:
+            if pairs.is_bounded:
+                out[rows] += logits.sum(dim)
+            else:
+                out[rows] = torch.logaddexp(out[rows], logits.logsumexp(dim))
+    return out.log_() if pairs.is_bounded else out
+
+
+def row_terms(pairs: Pairs, lse: Tensor) -> tuple[Tensor, Tensor]:
+    """The loss of each row of this rank and its slope in the row's log-sum-exp ``lse``, all (b, V).
+
+    sum_j w_ij phi(x_ij, lse_i) / W_i; NaN or anything where W_i = 0.
+    """
+    total = pairs.weights.total[pairs.own, None].to(lse.dtype)
+    if pairs.term.is_linear:
+        positive = (pairs.z[pairs.own] * pairs.weights.pull(pairs.z)[pairs.own]).sum(-1)
+        return lse - pairs.scale * positive / total, torch.ones_like(lse)
+    value, slope = torch.zeros_like(lse), torch.zeros_like(lse)
+    for tile in pairs.tiles(with_weights=True):
+        if tile.weights is None:
+            continue
+        logits = pairs.logits(tile)
+        sides = [(tile.rows, 1)] if tile.mirror is None else [(tile.rows, 1), (tile.mirror, 0)]
+        for rows, dim in sides:
+            row_lse = lse[rows].unsqueeze(dim)
+            value[rows] += _weighted(tile.weights, pairs.term.value(logits, row_lse)).sum(dim)
+            slope[rows] += _weighted(tile.weights, pairs.term.slopes(logits, row_lse)[1]).sum(dim)
+    return value / total, slope / total
+
+
+def pull(pairs: Pairs, lse: Tensor, slope: Tensor) -> Tensor:
+    """(b, V, P): the gradient of the sum of every rank's row losses by this rank's rows, divided by ``scale``.
+
+    Args:
+        lse: (B, V) of every rank's rows.
+        slope: (B, V) of each row's loss in its ``lse``; 0 for a row without a positive.
+    """
+    z, own, term = pairs.z, pairs.own, pairs.term
+    anchor = (pairs.weights.total > 0)[:, None]
+    share = torch.where(anchor, 1 / pairs.weights.total[:, None], 0.0).to(z.dtype).expand_as(lse)  # 1 / W_i
+    out = torch.zeros_like(z[own])
+    softmax = _Softmax(pairs, lse, slope)
+    for tile in pairs.tiles(with_weights=not term.is_linear):
+        logits = pairs.logits(tile)
+        attraction = None if tile.weights is None else _attraction(term, logits, tile, own, lse, share)
+        if term.denominator == "negatives" and tile.weights is not None:
+            logits.masked_fill_(tile.weights > 0, -torch.inf)
+        force = softmax.force(logits, tile)
+        if attraction is not None:
+            force += attraction
+        out[tile.rows].addmm_(force, z[tile.columns])
+        if tile.mirror is not None:
+            out[tile.mirror].addmm_(force.T, z[own][tile.rows])
+    if term.is_linear:
+        share = share[..., None]
+        out -= share[own] * pairs.weights.pull(z)[own] + pairs.weights.pull(share * z)[own]
+    return out
+
+
+class _Softmax:
+    """slope_i softmax_i(x)_j + slope_j softmax_j(x)_i, the force between the rows of a pair from their denominators."""
+
+    def __init__(self, pairs: Pairs, lse: Tensor, slope: Tensor) -> None:
+        self.is_bounded, self.own = pairs.is_bounded, pairs.own
+        # A row alone in its denominator has -inf: its NaN is kept out here, and by a finite lse below.
+        self.lse, self.slope = lse.clamp_min(torch.finfo(lse.dtype).min), slope
+        self.factor = torch.where(slope == 0, 0.0, slope * torch.exp(-self.lse))
+        self._buffer = torch.empty_like(pairs._buffer)
+
+    def force(self, logits: Tensor, tile: Tile) -> Tensor:
+        """(rows, columns), in the place of ``logits``."""
+        if self.is_bounded:
+            both = self._buffer[: logits.numel()].view_as(logits)
+            torch.add(self.factor[self.own][tile.rows][:, None], self.factor[tile.columns][None], out=both)
+            return logits.exp_().mul_(both)
+        rows_lse, rows_slope = self.lse[self.own][tile.rows][:, None], self.slope[self.own][tile.rows][:, None]
+        mirrored = torch.exp(logits - self.lse[tile.columns][None]).mul_(self.slope[tile.columns][None])
+        return logits.sub_(rows_lse).exp_().mul_(rows_slope).add_(mirrored)
+
+
+def _attraction(term: PairTerm, logits: Tensor, tile: Tile, own: slice, lse: Tensor, share: Tensor) -> Tensor:
+    """w_ij (phi'(x_ij, l_i) / W_i + phi'(x_ij, l_j) / W_j), the force between the rows of a positive pair."""
+    assert tile.weights is not None
+    rows, columns = tile.rows, tile.columns
+    from_rows = term.slopes(logits, lse[own][rows][:, None])[0] * share[own][rows][:, None]
+    from_columns = term.slopes(logits, lse[columns][None])[0] * share[columns][None]
+    return _weighted(tile.weights, from_rows + from_columns)
+
+
+def _weighted(weights: Tensor, term: Tensor) -> Tensor:
+    # Where the weight is 0 the term may be infinite, and 0 times that is not 0.
+    return (weights * term).masked_fill_(weights == 0, 0.0)
