@@ -147,10 +147,10 @@ class _MeanRowLoss(torch.autograd.Function):
             lse = row_logsumexp(pairs)
             value, slope = row_terms(pairs, lse)
         anchor = (weights.total > 0)[:, None]
-        ctx.n_anchors = (anchor.sum() * z.shape[1]).clamp_min(1)
-        ctx.weights, ctx.term = weights, term
+        n_anchors = (anchor.sum() * z.shape[1]).clamp_min(1)
+        ctx.weights, ctx.term, ctx.n_anchors = weights, term, n_anchors
         ctx.save_for_backward(z, scale, lse, torch.where(anchor, slope, 0.0))
-        return torch.where(anchor, value, 0.0).sum() / ctx.n_anchors
+        return torch.where(anchor, value, 0.0).sum() / n_anchors
 
     @staticmethod
     @once_differentiable

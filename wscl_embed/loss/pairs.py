@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from wscl_embed.loss.terms import PairTerm
-from wscl_embed.loss.weights import Weights
+from wscl_embed.loss.weights import Positives, Weights
 
 TILE = 1024  # images a side: 4 MB of float32 logits; see benchmarks/LOG.md
 SAFE_LOGIT = 60.0  # e^60 times the number of rows, and its inverse, are still far from the limits of float32
@@ -27,7 +27,7 @@ class Tile(NamedTuple):
     columns: tuple[slice, int]  # into (B, V), the rows of every rank
     mirror: tuple[slice, int] | None  # the columns as rows of this rank, where they must be served from this tile
     is_diagonal: bool  # rows and columns are the same
-    weights: Tensor | None  # (rows, columns) pair weights; None where not asked for, or all 0
+    positives: Positives | None  # None where not asked for
 
 
 @dataclass
@@ -49,11 +49,11 @@ class Pairs:
     term: PairTerm
 
     def __post_init__(self) -> None:
-        longest = self.z.square().sum(-1).amax() if self.z.numel() else self.z.new_zeros(())
-        self.is_bounded = bool(self.scale * longest <= SAFE_LOGIT)  # Cauchy-Schwarz: |x_ij| <= scale max |z|^2
+        longest = torch.linalg.vector_norm(self.z, dim=-1).amax() if self.z.numel() else 0.0
+        self.is_bounded = bool(self.scale * longest**2 <= SAFE_LOGIT)  # Cauchy-Schwarz: |x_ij| <= scale max |z|^2
         self._buffer = self.z.new_empty(min(TILE, len(self.z)) ** 2)
 
-    def tiles(self, with_weights: bool) -> Iterator[Tile]:
+    def tiles(self, with_positives: bool) -> Iterator[Tile]:
         """Each pair of a row of this rank with another row of any rank, in exactly one tile (or its mirror)."""
         start, n_views = self.own.start, self.z.shape[1]
         own = _cut(start, self.own.stop)
@@ -61,7 +61,7 @@ class Pairs:
         for number, a in enumerate(own):
             for b in own[number:] + others:
                 is_own = start <= b.start < self.own.stop
-                weights = self.weights.tile(a, b, self.z.dtype) if with_weights else None
+                positives = self.weights.positives(a, b, self.z.dtype) if with_positives else None
                 for v in range(n_views):
                     # On the diagonal, views (u, v) are the mirror of (v, u).
                     for u in range(v if a == b else 0, n_views):
@@ -74,7 +74,7 @@ class Pairs:
                             columns=(b, u),
                             mirror=(_shift(b, -start), u) if mirrored else None,
                             is_diagonal=is_diagonal,
-                            weights=_without_diagonal(weights) if is_diagonal else weights,
+                            positives=positives.without_diagonal() if positives and is_diagonal else positives,
                         )
 
     def logits(self, tile: Tile) -> Tensor:
@@ -91,7 +91,3 @@ def _cut(start: int, stop: int) -> list[slice]:
 
 def _shift(images: slice, by: int) -> slice:
     return slice(images.start + by, images.stop + by)
-
-
-def _without_diagonal(weights: Tensor | None) -> Tensor | None:
-    return None if weights is None else weights.clone().fill_diagonal_(0)

@@ -17,10 +17,10 @@ def row_logsumexp(pairs: Pairs) -> Tensor:
     """(b, V) log-sum-exp of the logits in the denominator of each row of this rank; -inf where there are none."""
     only_negatives = pairs.term.denominator == "negatives"
     out = pairs.z.new_full(pairs.z[pairs.own].shape[:2], 0.0 if pairs.is_bounded else -torch.inf)
-    for tile in pairs.tiles(with_weights=only_negatives):
+    for tile in pairs.tiles(with_positives=only_negatives):
         logits = pairs.logits(tile)
-        if only_negatives and tile.weights is not None:
-            logits.masked_fill_(tile.weights > 0, -torch.inf)
+        if tile.positives is not None:
+            logits[tile.positives.rows, tile.positives.columns] = -torch.inf
         sides = [(tile.rows, 1)] if tile.mirror is None else [(tile.rows, 1), (tile.mirror, 0)]
         if pairs.is_bounded:
             logits.exp_()
@@ -42,15 +42,15 @@ def row_terms(pairs: Pairs, lse: Tensor) -> tuple[Tensor, Tensor]:
         positive = (pairs.z[pairs.own] * pairs.weights.pull(pairs.z)[pairs.own]).sum(-1)
         return lse - pairs.scale * positive / total, torch.ones_like(lse)
     value, slope = torch.zeros_like(lse), torch.zeros_like(lse)
-    for tile in pairs.tiles(with_weights=True):
-        if tile.weights is None:
-            continue
-        logits = pairs.logits(tile)
-        sides = [(tile.rows, 1)] if tile.mirror is None else [(tile.rows, 1), (tile.mirror, 0)]
-        for rows, dim in sides:
-            row_lse = lse[rows].unsqueeze(dim)
-            value[rows] += _weighted(tile.weights, pairs.term.value(logits, row_lse)).sum(dim)
-            slope[rows] += _weighted(tile.weights, pairs.term.slopes(logits, row_lse)[1]).sum(dim)
+    for tile in pairs.tiles(with_positives=True):
+        assert tile.positives is not None
+        at_row, at_column, weights = tile.positives
+        logits = pairs.logits(tile)[at_row, at_column]
+        sides = [(tile.rows, at_row)] if tile.mirror is None else [(tile.rows, at_row), (tile.mirror, at_column)]
+        for rows, at in sides:
+            row_lse = lse[rows][at]
+            value[rows].index_add_(0, at, weights * pairs.term.value(logits, row_lse))
+            slope[rows].index_add_(0, at, weights * pairs.term.slopes(logits, row_lse)[1])
     return value / total, slope / total
 
 
@@ -61,19 +61,21 @@ def pull(pairs: Pairs, lse: Tensor, slope: Tensor) -> Tensor:
         lse: (B, V) of every rank's rows.
         slope: (B, V) of each row's loss in its ``lse``; 0 for a row without a positive.
     """
-    z, own, term = pairs.z, pairs.own, pairs.term
-    anchor = (pairs.weights.total > 0)[:, None]
-    share = torch.where(anchor, 1 / pairs.weights.total[:, None], 0.0).to(z.dtype).expand_as(lse)  # 1 / W_i
+    z, own, term, total = pairs.z, pairs.own, pairs.term, pairs.weights.total
+    share = torch.where(total > 0, 1 / total, 0.0).to(z.dtype)[:, None].expand_as(lse)  # 1 / W_i
     out = torch.zeros_like(z[own])
     softmax = _Softmax(pairs, lse, slope)
-    for tile in pairs.tiles(with_weights=not term.is_linear):
+    for tile in pairs.tiles(with_positives=not term.is_linear):
         logits = pairs.logits(tile)
-        attraction = None if tile.weights is None else _attraction(term, logits, tile, own, lse, share)
-        if term.denominator == "negatives" and tile.weights is not None:
-            logits.masked_fill_(tile.weights > 0, -torch.inf)
-        force = softmax.force(logits, tile)
-        if attraction is not None:
-            force += attraction
+        if tile.positives is None:
+            force = softmax.force(logits, tile)
+        else:
+            at_row, at_column, weights = tile.positives
+            attraction = weights * _attraction(term, logits[at_row, at_column], tile, own, lse, share)
+            if term.denominator == "negatives":
+                logits[at_row, at_column] = -torch.inf
+            force = softmax.force(logits, tile)
+            force[at_row, at_column] += attraction
         out[tile.rows].addmm_(force, z[tile.columns])
         if tile.mirror is not None:
             out[tile.mirror].addmm_(force.T, z[own][tile.rows])
@@ -105,14 +107,9 @@ class _Softmax:
 
 
 def _attraction(term: PairTerm, logits: Tensor, tile: Tile, own: slice, lse: Tensor, share: Tensor) -> Tensor:
-    """w_ij (phi'(x_ij, l_i) / W_i + phi'(x_ij, l_j) / W_j), the force between the rows of a positive pair."""
-    assert tile.weights is not None
-    rows, columns = tile.rows, tile.columns
-    from_rows = term.slopes(logits, lse[own][rows][:, None])[0] * share[own][rows][:, None]
-    from_columns = term.slopes(logits, lse[columns][None])[0] * share[columns][None]
-    return _weighted(tile.weights, from_rows + from_columns)
-
-
-def _weighted(weights: Tensor, term: Tensor) -> Tensor:
-    # Where the weight is 0 the term may be infinite, and 0 times that is not 0.
-    return (weights * term).masked_fill_(weights == 0, 0.0)
+    """(n,) phi'(x_ij, l_i) / W_i + phi'(x_ij, l_j) / W_j of the positive pairs of a tile, whose ``logits`` are (n,)."""
+    assert tile.positives is not None
+    at_row, at_column, _ = tile.positives
+    from_rows = term.slopes(logits, lse[own][tile.rows][at_row])[0] * share[own][tile.rows][at_row]
+    from_columns = term.slopes(logits, lse[tile.columns][at_column])[0] * share[tile.columns][at_column]
+    return from_rows + from_columns

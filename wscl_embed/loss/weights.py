@@ -1,4 +1,4 @@
-"""Pair weights from memberships: sums over all positives at low rank, or one tile of weights at a time."""
+"""Pair weights from memberships: sums over all positives at low rank, or the positives of one tile at a time."""
 
 from __future__ import annotations
 
@@ -17,6 +17,19 @@ class Entries(NamedTuple):
     rows: Tensor  # (nnz,) int64 in [0, B)
     columns: Tensor  # (nnz,) int64
     values: Tensor  # (nnz,) float64
+
+
+class Positives(NamedTuple):
+    """The pairs of a tile with a weight above 0."""
+
+    rows: Tensor  # (n,) int64, within the tile
+    columns: Tensor  # (n,) int64
+    weights: Tensor  # (n,)
+
+    def without_diagonal(self) -> Positives:
+        """Those of a row with another."""
+        other = self.rows != self.columns
+        return Positives(self.rows[other], self.columns[other], self.weights[other])
 
 
 def entries_of(membership: Tensor | sparse.csr_array, n_images: int, device: torch.device) -> Entries:
@@ -92,27 +105,23 @@ class Weights:
         if self.cross_view_only:
             towards = towards - z
         matrix = self._matrix.to(z.dtype)
-        pulled = (matrix @ (matrix.t() @ towards.flatten(1))).view_as(towards)
+        pulled: Tensor = (matrix @ (matrix.t() @ towards.flatten(1))).view_as(towards)
         pulled += (1 - self._square).to(z.dtype)[:, None, None] * towards
         return pulled.expand_as(z) if self.cross_view_only else pulled - z
 
-    def tile(self, a: slice, b: slice, dtype: torch.dtype) -> Tensor | None:
-        """(len a, len b) weights between the images of two slices, 1 for an image with itself; None if all are 0."""
+    def positives(self, a: slice, b: slice, dtype: torch.dtype) -> Positives:
+        """Which images of the slice ``a`` share something with which of ``b``; an image does with itself, weight 1."""
         rows, columns, values = self._slice(a)
         present, local = torch.unique(columns, return_inverse=True)
         other_rows, other_columns, other_values = self._slice(b)
-        size = (a.stop - a.start, b.stop - b.start)
-        if len(present) and len(other_columns):
-            place = torch.searchsorted(present, other_columns).clamp_max(len(present) - 1)
-            met = present[place] == other_columns
-        else:
-            place, met = other_columns, torch.zeros_like(other_columns, dtype=torch.bool)
-        if not met.any() and a != b:
-            return None
-        opposite = torch.zeros(len(present), size[1], dtype=dtype, device=values.device)
-        opposite[place[met], other_rows[met]] = other_values[met].to(dtype)
-        weights = _sparse(rows, local, values.to(dtype), (size[0], len(present))) @ opposite
-        return weights.fill_diagonal_(1) if a == b else weights
+        met = torch.isin(other_columns, present)
+        opposite = torch.zeros(len(present), b.stop - b.start, dtype=dtype, device=values.device)
+        opposite[torch.searchsorted(present, other_columns[met]), other_rows[met]] = other_values[met].to(dtype)
+        weights = _sparse(rows, local, values.to(dtype), (a.stop - a.start, len(present))) @ opposite
+        if a == b:
+            weights.fill_diagonal_(1)
+        rows, columns = weights.nonzero(as_tuple=True)
+        return Positives(rows, columns, weights[rows, columns])
 
     def _slice(self, images: slice) -> tuple[Tensor, Tensor, Tensor]:
         """Rows (from 0), columns and values of the entries of some images."""
