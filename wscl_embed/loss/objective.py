@@ -25,10 +25,12 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
+from torch import distributed as dist
 from torch.autograd.function import once_differentiable
 
 from wscl_embed.loss.pairs import Pairs
 from wscl_embed.loss.passes import pull, row_logsumexp, row_terms
+from wscl_embed.loss.ranks import Shard, gather_entries
 from wscl_embed.loss.terms import Denominator, PairTerm
 from wscl_embed.loss.weights import Weights, entries_of
 
@@ -45,8 +47,9 @@ def cl_infonce(
     cross_view_only: bool = False,
     q: float = 0.0,
     lam: float = 1.0,
+    group: dist.ProcessGroup | None = None,
 ) -> Tensor:
-    """The Cl-InfoNCE loss of one batch.
+    """The Cl-InfoNCE loss of one batch, which may lie on several processes.
 
     Two rows of the same image attract with weight 1; rows of images b and c with weight <m_b, m_c>. An image without
     memberships (noise) attracts its own other views only.
@@ -66,13 +69,21 @@ def cl_infonce(
             pull on a positive no longer depends on how far away it is. Takes e^(q / temperature) within the dtype.
         lam: RINCE's weight of the denominator, in (0, 1]; its paper uses 0.01 to 0.025 with q = 0.5. Without effect on
             the gradient at q = 0.
+        group: the processes whose images are one batch; by default all, where torch.distributed is initialised. Each
+            calls with images of its own, of any number.
+
+    On several processes every one of them returns the loss of the whole batch, to the last bit the same. The gradient
+    of a process's own rows is the whole batch's times the number of processes, so that after the averaging of
+    DistributedDataParallel the parameters have the gradient of one process with the whole batch. Only the rows, their
+    memberships and three numbers a row are sent, all in the forward. A process that is lost is an error on the others:
+    at once, or after the group's timeout.
 
     Returns:
         scalar of the dtype of ``z``, float32 if that is a half precision; 0 (with a zero gradient) when no row has a
         positive.
 
     Raises:
-        ValueError: shapes that do not fit, or an option outside its range.
+        ValueError: shapes that do not fit, also between processes, or an option outside its range.
 
     >>> z = torch.nn.functional.normalize(torch.tensor([[[1., 0.], [1., .1]], [[0., 1.], [.1, 1.]]]), dim=-1)
     >>> round(cl_infonce(z, torch.tensor([-1, -1])).item(), 4)
@@ -87,11 +98,11 @@ def cl_infonce(
     if not isinstance(temperature, Tensor) and temperature <= 0:
         raise ValueError(f"temperature must be above 0; got {temperature}.")
     term = _pair_term(denominator, q, lam)
-    entries = entries_of(membership, len(z), z.device)
-    weights = Weights(entries, len(z), z.shape[1], cross_view_only)
+    entries, shard = gather_entries(entries_of(membership, len(z), z.device), z, group)
+    weights = Weights(entries, shard.n_images, z.shape[1], cross_view_only)
     dtype = z.dtype if z.dtype == torch.float64 else torch.float32
     scale = 1 / torch.as_tensor(temperature, dtype=dtype, device=z.device)
-    loss: Tensor = _MeanRowLoss.apply(z, scale, weights, term)
+    loss: Tensor = _MeanRowLoss.apply(z, scale, weights, term, shard)
     return loss
 
 
@@ -141,24 +152,27 @@ class _MeanRowLoss(torch.autograd.Function):
     """(B, V, P) rows and a scalar scale -> scalar loss."""
 
     @staticmethod
-    def forward(ctx: Any, z: Tensor, scale: Tensor, weights: Weights, term: PairTerm) -> Tensor:
+    def forward(ctx: Any, z: Tensor, scale: Tensor, weights: Weights, term: PairTerm, shard: Shard) -> Tensor:
+        every_z = shard.gather(z)
         with torch.autocast(z.device.type, enabled=False):
-            pairs = Pairs(z.to(scale.dtype), slice(0, len(z)), scale.item(), weights, term)
+            pairs = Pairs(every_z.to(scale.dtype), shard.own, scale.item(), weights, term)
             lse = row_logsumexp(pairs)
             value, slope = row_terms(pairs, lse)
+        # All that the backward needs of the other ranks' rows is sent here, and nothing is sent there.
+        lse, value, slope = shard.gather(torch.stack([lse, value, slope], -1)).unbind(-1)
         anchor = (weights.total > 0)[:, None]
         n_anchors = (anchor.sum() * z.shape[1]).clamp_min(1)
-        ctx.weights, ctx.term, ctx.n_anchors = weights, term, n_anchors
-        ctx.save_for_backward(z, scale, lse, torch.where(anchor, slope, 0.0))
+        ctx.weights, ctx.term, ctx.shard, ctx.n_anchors = weights, term, shard, n_anchors
+        ctx.save_for_backward(every_z, scale, lse, torch.where(anchor, slope, 0.0))
         return torch.where(anchor, value, 0.0).sum() / n_anchors
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        z, scale, lse, slope = ctx.saved_tensors
-        with torch.autocast(z.device.type, enabled=False):
-            pairs = Pairs(z.to(scale.dtype), slice(0, len(z)), scale.item(), ctx.weights, ctx.term)
-            force = pull(pairs, lse, slope).mul_(grad / ctx.n_anchors)
+        every_z, scale, lse, slope = ctx.saved_tensors
+        with torch.autocast(every_z.device.type, enabled=False):
+            pairs = Pairs(every_z.to(scale.dtype), ctx.shard.own, scale.item(), ctx.weights, ctx.term)
+            force = pull(pairs, lse, slope).mul_(grad * len(ctx.shard.counts) / ctx.n_anchors)
         # Every logit is scale <z_i, z_j>: its slope in the scale is half of what it is along both of its rows.
         grad_scale = (pairs.z[pairs.own] * force).sum() / 2 if ctx.needs_input_grad[1] else None
-        return force.mul_(scale).to(z.dtype), grad_scale, None, None
+        return force.mul_(scale).to(every_z.dtype), grad_scale, None, None, None
