@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 import torch
@@ -35,7 +36,7 @@ class Pairs:
     """All pairs of a rank's rows with every rank's rows.
 
     Args:
-        z: (B, V, P) float32 or float64, the rows of every rank.
+        z: (B, V, P) float, the rows of every rank; half precisions are widened to float32, and kept in ``given``.
         own: the images of this rank.
         scale: 1 / temperature.
         weights: of all B images.
@@ -49,9 +50,22 @@ class Pairs:
     term: PairTerm
 
     def __post_init__(self) -> None:
+        self.given = self.z
+        self.z = self.z if self.z.dtype == torch.float64 else self.z.float()
+
+    @cached_property
+    def is_bounded(self) -> bool:
+        """Whether e^x needs no shift. By Cauchy-Schwarz, |x_ij| <= scale max |z|^2."""
         longest = torch.linalg.vector_norm(self.z, dim=-1).amax() if self.z.numel() else 0.0
-        self.is_bounded = bool(self.scale * longest**2 <= SAFE_LOGIT)  # Cauchy-Schwarz: |x_ij| <= scale max |z|^2
-        self._buffer = self.z.new_empty(min(TILE, len(self.z)) ** 2)
+        return bool(self.scale * longest**2 <= SAFE_LOGIT)
+
+    def new_buffer(self) -> Tensor:
+        """Room for any tile."""
+        return self.z.new_empty(min(TILE, len(self.z)) ** 2)
+
+    @cached_property
+    def _buffer(self) -> Tensor:
+        return self.new_buffer()
 
     def tiles(self, with_positives: bool) -> Iterator[Tile]:
         """Each pair of a row of this rank with another row of any rank, in exactly one tile (or its mirror)."""

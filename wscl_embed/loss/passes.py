@@ -6,15 +6,22 @@ otherwise each side has its own shift.
 
 from __future__ import annotations
 
+from importlib import import_module
+from importlib.util import find_spec
+from types import ModuleType
+
 import torch
 from torch import Tensor
 
 from wscl_embed.loss.pairs import Pairs, Tile
-from wscl_embed.loss.terms import PairTerm
 
 
 def row_logsumexp(pairs: Pairs) -> Tensor:
     """(b, V) log-sum-exp of the logits in the denominator of each row of this rank; -inf where there are none."""
+    kernels = _kernels(pairs)
+    if kernels is not None:
+        lse: Tensor = kernels.row_logsumexp(pairs.given, pairs.own, pairs.scale, pairs.weights.cross_view_only)
+        return lse
     only_negatives = pairs.term.denominator == "negatives"
     out = pairs.z.new_full(pairs.z[pairs.own].shape[:2], 0.0 if pairs.is_bounded else -torch.inf)
     for tile in pairs.tiles(with_positives=only_negatives):
@@ -61,8 +68,22 @@ def pull(pairs: Pairs, lse: Tensor, slope: Tensor) -> Tensor:
         lse: (B, V) of every rank's rows.
         slope: (B, V) of each row's loss in its ``lse``; 0 for a row without a positive.
     """
-    z, own, term, total = pairs.z, pairs.own, pairs.term, pairs.weights.total
-    share = torch.where(total > 0, 1 / total, 0.0).to(z.dtype)[:, None].expand_as(lse)  # 1 / W_i
+    kernels = _kernels(pairs)
+    if kernels is not None:
+        cross_view_only = pairs.weights.cross_view_only
+        out: Tensor = kernels.forces(pairs.given, pairs.own, pairs.scale, cross_view_only, lse, slope)
+    else:
+        out = _forces(pairs, lse, slope)
+    if pairs.term.is_linear:
+        share = _share(pairs)[..., None]
+        out -= share[pairs.own] * pairs.weights.pull(pairs.z)[pairs.own]
+        out -= pairs.weights.pull(share * pairs.z)[pairs.own]
+    return out
+
+
+def _forces(pairs: Pairs, lse: Tensor, slope: Tensor) -> Tensor:
+    """(b, V, P) what `pull` is, except that the positives do not attract where their cost is linear."""
+    z, own, term = pairs.z, pairs.own, pairs.term
     out = torch.zeros_like(z[own])
     softmax = _Softmax(pairs, lse, slope)
     for tile in pairs.tiles(with_positives=not term.is_linear):
@@ -71,7 +92,7 @@ def pull(pairs: Pairs, lse: Tensor, slope: Tensor) -> Tensor:
             force = softmax.force(logits, tile)
         else:
             at_row, at_column, weights = tile.positives
-            attraction = weights * _attraction(term, logits[at_row, at_column], tile, own, lse, share)
+            attraction = weights * _attraction(pairs, logits[at_row, at_column], tile, lse)
             if term.denominator == "negatives":
                 logits[at_row, at_column] = -torch.inf
             force = softmax.force(logits, tile)
@@ -79,10 +100,21 @@ def pull(pairs: Pairs, lse: Tensor, slope: Tensor) -> Tensor:
         out[tile.rows].addmm_(force, z[tile.columns])
         if tile.mirror is not None:
             out[tile.mirror].addmm_(force.T, z[own][tile.rows])
-    if term.is_linear:
-        share = share[..., None]
-        out -= share[own] * pairs.weights.pull(z)[own] + pairs.weights.pull(share * z)[own]
     return out
+
+
+def _kernels(pairs: Pairs) -> ModuleType | None:
+    """The Triton kernels where they can do what is asked."""
+    z = pairs.given
+    if not (z.is_cuda and z.dtype != torch.float64 and pairs.term.is_linear and find_spec("triton")):
+        return None
+    return import_module("wscl_embed.loss.triton_kernels")
+
+
+def _share(pairs: Pairs) -> Tensor:
+    """(B, V) 1 / W_i, of every rank's rows; 0 without a positive."""
+    total = pairs.weights.total
+    return torch.where(total > 0, 1 / total, 0.0).to(pairs.z.dtype)[:, None].expand(pairs.z.shape[:2])
 
 
 class _Softmax:
@@ -93,7 +125,7 @@ class _Softmax:
         # A row alone in its denominator has -inf: its NaN is kept out here, and by a finite lse below.
         self.lse, self.slope = lse.clamp_min(torch.finfo(lse.dtype).min), slope
         self.factor = torch.where(slope == 0, 0.0, slope * torch.exp(-self.lse))
-        self._buffer = torch.empty_like(pairs._buffer)
+        self._buffer = pairs.new_buffer()
 
     def force(self, logits: Tensor, tile: Tile) -> Tensor:
         """(rows, columns), in the place of ``logits``."""
@@ -106,10 +138,11 @@ class _Softmax:
         return logits.sub_(rows_lse).exp_().mul_(rows_slope).add_(mirrored)
 
 
-def _attraction(term: PairTerm, logits: Tensor, tile: Tile, own: slice, lse: Tensor, share: Tensor) -> Tensor:
+def _attraction(pairs: Pairs, logits: Tensor, tile: Tile, lse: Tensor) -> Tensor:
     """(n,) phi'(x_ij, l_i) / W_i + phi'(x_ij, l_j) / W_j of the positive pairs of a tile, whose ``logits`` are (n,)."""
     assert tile.positives is not None
     at_row, at_column, _ = tile.positives
-    from_rows = term.slopes(logits, lse[own][tile.rows][at_row])[0] * share[own][tile.rows][at_row]
-    from_columns = term.slopes(logits, lse[tile.columns][at_column])[0] * share[tile.columns][at_column]
+    own, slopes, share = pairs.own, pairs.term.slopes, _share(pairs)
+    from_rows = slopes(logits, lse[own][tile.rows][at_row])[0] * share[own][tile.rows][at_row]
+    from_columns = slopes(logits, lse[tile.columns][at_column])[0] * share[tile.columns][at_column]
     return from_rows + from_columns
