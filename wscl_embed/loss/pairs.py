@@ -17,7 +17,7 @@ from torch import Tensor
 from wscl_embed.loss.terms import PairTerm
 from wscl_embed.loss.weights import Positives, Weights
 
-TILE = 1024  # images a side: 4 MB of float32 logits; see benchmarks/LOG.md
+TILE = 2048  # images a side: 16 MiB of float32 logits, a compromise told in benchmarks/LOG.md
 SAFE_LOGIT = 60.0  # e^60 times the number of rows, and its inverse, are still far from the limits of float32
 
 
@@ -50,6 +50,8 @@ class Pairs:
     term: PairTerm
 
     def __post_init__(self) -> None:
+        # A tile's list of positives may be several times the size of its logits.
+        self._side = TILE if self.term.is_linear else -(-TILE // 2)
         self.given = self.z
         self.z = self.z if self.z.dtype == torch.float64 else self.z.float()
 
@@ -61,7 +63,7 @@ class Pairs:
 
     def new_buffer(self) -> Tensor:
         """Room for any tile."""
-        return self.z.new_empty(min(TILE, len(self.z)) ** 2)
+        return self.z.new_empty(min(self._side, len(self.z)) ** 2)
 
     @cached_property
     def _buffer(self) -> Tensor:
@@ -70,8 +72,8 @@ class Pairs:
     def tiles(self, with_positives: bool) -> Iterator[Tile]:
         """Each pair of a row of this rank with another row of any rank, in exactly one tile (or its mirror)."""
         start, n_views = self.own.start, self.z.shape[1]
-        own = _cut(start, self.own.stop)
-        others = _cut(0, start) + _cut(self.own.stop, len(self.z))
+        own = _cut(start, self.own.stop, self._side)
+        others = _cut(0, start, self._side) + _cut(self.own.stop, len(self.z), self._side)
         for number, a in enumerate(own):
             for b in own[number:] + others:
                 is_own = start <= b.start < self.own.stop
@@ -99,8 +101,8 @@ class Pairs:
         return out.fill_diagonal_(-torch.inf) if tile.is_diagonal else out
 
 
-def _cut(start: int, stop: int) -> list[slice]:
-    return [slice(at, min(at + TILE, stop)) for at in range(start, stop, TILE)]
+def _cut(start: int, stop: int, side: int) -> list[slice]:
+    return [slice(at, min(at + side, stop)) for at in range(start, stop, side)]
 
 
 def _shift(images: slice, by: int) -> slice:

@@ -129,13 +129,13 @@ class _Softmax:
 
     def force(self, logits: Tensor, tile: Tile) -> Tensor:
         """(rows, columns), in the place of ``logits``."""
+        other = self._buffer[: logits.numel()].view_as(logits)
         if self.is_bounded:
-            both = self._buffer[: logits.numel()].view_as(logits)
-            torch.add(self.factor[self.own][tile.rows][:, None], self.factor[tile.columns][None], out=both)
-            return logits.exp_().mul_(both)
-        rows_lse, rows_slope = self.lse[self.own][tile.rows][:, None], self.slope[self.own][tile.rows][:, None]
-        mirrored = torch.exp(logits - self.lse[tile.columns][None]).mul_(self.slope[tile.columns][None])
-        return logits.sub_(rows_lse).exp_().mul_(rows_slope).add_(mirrored)
+            torch.add(self.factor[self.own][tile.rows][:, None], self.factor[tile.columns][None], out=other)
+            return logits.exp_().mul_(other)
+        torch.sub(logits, self.lse[tile.columns][None], out=other).exp_().mul_(self.slope[tile.columns][None])
+        logits.sub_(self.lse[self.own][tile.rows][:, None]).exp_().mul_(self.slope[self.own][tile.rows][:, None])
+        return logits.add_(other)
 
 
 def _attraction(pairs: Pairs, logits: Tensor, tile: Tile, lse: Tensor) -> Tensor:

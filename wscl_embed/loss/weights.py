@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class Entries(NamedTuple):
-    """The non-zeros of a (B, K) membership matrix, in any order."""
+    """The stored entries of a (B, K) membership matrix, in any order."""
 
     rows: Tensor  # (nnz,) int64 in [0, B)
     columns: Tensor  # (nnz,) int64
@@ -55,8 +55,7 @@ def entries_of(membership: Tensor | sparse.csr_array, n_images: int, device: tor
         raise ValueError(f"membership has {len(indptr) - 1} rows for {n_images} images.")
     counts = indptr.long().diff()
     rows = torch.repeat_interleave(torch.arange(n_images, device=counts.device), counts)
-    stored = values != 0  # an explicit zero is no membership
-    return Entries(rows[stored].to(device), columns[stored].long().to(device), values[stored].to(device, torch.float64))
+    return Entries(rows.to(device), columns.long().to(device), values.to(device, torch.float64))
 
 
 def _csr_parts(membership: Any) -> tuple[Tensor, Tensor, Tensor]:
@@ -94,10 +93,8 @@ class Weights:
         """(B,) sum over the other images c of <m_b, m_c>."""
         rows, columns, values = *self._matrix.indices(), self._matrix.values()
         column_sum = values.new_zeros(n_columns).index_add(0, columns, values)
-        column_size = torch.bincount(columns, minlength=n_columns)
-        # A cluster of one image would leave rounding of sum - value; by its size it is known to be 0.
-        shared = torch.where(column_size[columns] > 1, values * (column_sum[columns] - values), 0.0)
-        return torch.zeros_like(self._square).index_add(0, rows, shared)
+        # Entry by entry, and not sum_k m_bk s_k - <m_b, m_b>: for a cluster of one image this is 0 without rounding.
+        return torch.zeros_like(self._square).index_add(0, rows, values * (column_sum[columns] - values))
 
     def pull(self, z: Tensor) -> Tensor:
         """(B, V, P) -> (B, V, P): sum_j w_ij z_j for every row i, as m_i (M^T Z) up to the row's own image."""
