@@ -9,26 +9,41 @@ import torch
 from torch import Tensor
 
 
-def cl_infonce_reference(z: Tensor, membership: np.ndarray, temperature: float) -> Tensor:
-    """The loss as DESIGN states it: a loop over anchors, a loop over the others.
+def cl_infonce_reference(
+    z: Tensor,
+    membership: np.ndarray,
+    temperature: float | Tensor,
+    denominator: str = "all",
+    cross_view_only: bool = False,
+    q: float = 0.0,
+    lam: float = 1.0,
+) -> Tensor:
+    """The loss as wscl_embed.loss.objective states it: a loop over anchors, a loop over their positives.
 
     z (B, V, P), membership dense (B, K).
     """
     rows = [(image, view) for image in range(z.shape[0]) for view in range(z.shape[1])]
     losses = []
     for anchor in rows:
-        total_weight, pull, logits = 0.0, torch.zeros((), dtype=z.dtype), []
-        for other in rows:
-            if other == anchor:
-                continue
-            similarity = torch.dot(z[anchor], z[other]) / temperature
-            same_image = anchor[0] == other[0]
-            weight = 1.0 if same_image else float(np.dot(membership[anchor[0]], membership[other[0]]))
-            logits.append(similarity)
-            pull = pull + weight * similarity
-            total_weight += weight
-        if total_weight > 0:
-            losses.append(torch.logsumexp(torch.stack(logits), 0) - pull / total_weight)
+        others = [row for row in rows if row != anchor and not (cross_view_only and row[1] == anchor[1])]
+        logit = {row: torch.dot(z[anchor], z[row]) / temperature for row in others}
+        weight = {
+            row: 1.0 if row[0] == anchor[0] else float(np.dot(membership[anchor[0]], membership[row[0]]))
+            for row in others
+        }
+        positives = [row for row in others if weight[row] > 0]
+        cost = torch.zeros((), dtype=z.dtype)
+        for positive in positives:
+            negatives = [row for row in others if weight[row] == 0]
+            opposed = others if denominator == "all" else [positive, *negatives]
+            log_d = torch.logsumexp(torch.stack([logit[row] for row in opposed]), 0)
+            if q == 0:
+                pair = log_d - logit[positive]
+            else:
+                pair = ((lam * log_d.exp()) ** q - torch.exp(q * logit[positive])) / q
+            cost = cost + weight[positive] * pair
+        if positives:
+            losses.append(cost / sum(weight.values()))
     return torch.stack(losses).mean() if losses else torch.zeros((), dtype=z.dtype)
 
 
@@ -41,6 +56,32 @@ def supcon_out_reference(z: Tensor, labels: list[int], temperature: float) -> Te
         inner = sum(torch.log(torch.exp(torch.dot(z[i], z[p]) / temperature) / denominator) for p in positives)
         total = total - inner / len(positives)
     return total / len(z)
+
+
+def sincere_reference(z: Tensor, labels: list[int], temperature: float) -> Tensor:
+    """SINCERE of Feeney & Hughes 2023, equations 5 and 6: z (2B, P), one label a row."""
+    total = torch.zeros((), dtype=z.dtype)
+    for i in range(len(z)):
+        positives = [p for p in range(len(z)) if p != i and labels[p] == labels[i]]
+        negatives = [n for n in range(len(z)) if labels[n] != labels[i]]
+        for p in positives:
+            attract = torch.exp(torch.dot(z[i], z[p]) / temperature)
+            repel = sum(torch.exp(torch.dot(z[i], z[n]) / temperature) for n in negatives)
+            total = total - torch.log(attract / (attract + repel)) / len(positives)
+    return total / len(z)
+
+
+def rince_reference(first: Tensor, second: Tensor, temperature: float, q: float, lam: float) -> Tensor:
+    """RINCE of Chuang et al. 2022, equation 6, for pairs of views: the positive of a row is its other view."""
+    z = torch.cat([first, second])
+    n = len(first)
+    total = torch.zeros((), dtype=z.dtype)
+    for i in range(2 * n):
+        partner = (i + n) % (2 * n)
+        positive = torch.exp(torch.dot(z[i], z[partner]) / temperature)
+        negative = sum(torch.exp(torch.dot(z[i], z[k]) / temperature) for k in range(2 * n) if k not in (i, partner))
+        total = total - positive**q / q + (lam * (positive + negative)) ** q / q
+    return total / (2 * n)
 
 
 def nt_xent_reference(first: Tensor, second: Tensor, temperature: float) -> Tensor:

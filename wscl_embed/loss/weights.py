@@ -1,0 +1,134 @@
+"""Pair weights from memberships: sums over all positives at low rank, or the positives of one tile at a time."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from scipy import sparse
+
+
+class Entries(NamedTuple):
+    """The stored entries of a (B, K) membership matrix, in any order."""
+
+    rows: Tensor  # (nnz,) int64 in [0, B)
+    columns: Tensor  # (nnz,) int64
+    values: Tensor  # (nnz,) float64
+
+
+class Positives(NamedTuple):
+    """The pairs of a tile with a weight above 0."""
+
+    rows: Tensor  # (n,) int64, within the tile
+    columns: Tensor  # (n,) int64
+    weights: Tensor  # (n,)
+
+    def without_diagonal(self) -> Positives:
+        """Those of a row with another."""
+        other = self.rows != self.columns
+        return Positives(self.rows[other], self.columns[other], self.weights[other])
+
+
+def entries_of(membership: Tensor | sparse.csr_array, n_images: int, device: torch.device) -> Entries:
+    """The entries of a membership of any kind, on ``device``.
+
+    Raises:
+        ValueError: it is not one row for each of ``n_images`` images.
+
+    >>> entries_of(torch.tensor([7, -1, 2]), 3, torch.device("cpu")).rows
+    tensor([0, 2])
+    """
+    if isinstance(membership, Tensor) and membership.layout == torch.strided:
+        if membership.shape != (n_images,):
+            raise ValueError(
+                f"membership must be ({n_images},) cluster ids or ({n_images}, K) sparse CSR; "
+                f"got a dense tensor of shape {tuple(membership.shape)}."
+            )
+        labels = membership.to(device)
+        rows = (labels >= 0).nonzero().squeeze(1)
+        return Entries(rows, labels[rows].long(), torch.ones(len(rows), dtype=torch.float64, device=device))
+    indptr, columns, values = _csr_parts(membership)
+    if len(indptr) != n_images + 1:
+        raise ValueError(f"membership has {len(indptr) - 1} rows for {n_images} images.")
+    counts = indptr.long().diff()
+    rows = torch.repeat_interleave(torch.arange(n_images, device=counts.device), counts)
+    return Entries(rows.to(device), columns.long().to(device), values.to(device, torch.float64))
+
+
+def _csr_parts(membership: Any) -> tuple[Tensor, Tensor, Tensor]:
+    if isinstance(membership, Tensor):
+        return membership.crow_indices(), membership.col_indices(), membership.values()
+    return torch.as_tensor(membership.indptr), torch.as_tensor(membership.indices), torch.as_tensor(membership.data)
+
+
+class Weights:
+    """The pair weights of (B, V) rows: w = 1 for two views of one image, <m_b, m_c> for images b and c.
+
+    A row's weight with itself is 0; with ``cross_view_only``, so is that of any two rows of the same view.
+
+    Attributes:
+        total: (B,) float64, W_i = sum_j w_ij, the same for each view of an image; exactly 0 without a positive.
+
+    >>> entries = entries_of(torch.tensor([0, 0, -1]), 3, torch.device("cpu"))
+    >>> Weights(entries, n_images=3, n_views=2).total
+    tensor([3., 3., 1.], dtype=torch.float64)
+    >>> Weights(entries, n_images=3, n_views=2, cross_view_only=True).total
+    tensor([2., 2., 1.], dtype=torch.float64)
+    """
+
+    def __init__(self, entries: Entries, n_images: int, n_views: int, cross_view_only: bool = False) -> None:
+        self.cross_view_only = cross_view_only
+        present, columns = torch.unique(entries.columns, return_inverse=True)
+        shape = (n_images, len(present))
+        # Coalesced: sorted by row, and an entry stored twice is the sum of both.
+        self._matrix = matrix = _sparse(entries.rows, columns, entries.values, shape).coalesce()
+        rows, values = matrix.indices()[0], matrix.values()
+        self._square = values.new_zeros(n_images).index_add(0, rows, values * values)  # (B,) <m_b, m_b>
+        self.total = n_views - 1 + (n_views - cross_view_only) * self._others(len(present))
+
+    def _others(self, n_columns: int) -> Tensor:
+        """(B,) sum over the other images c of <m_b, m_c>."""
+        rows, columns, values = *self._matrix.indices(), self._matrix.values()
+        column_sum = values.new_zeros(n_columns).index_add(0, columns, values)
+        # Entry by entry, and not sum_k m_bk s_k - <m_b, m_b>: for a cluster of one image this is 0 without rounding.
+        return torch.zeros_like(self._square).index_add(0, rows, values * (column_sum[columns] - values))
+
+    def pull(self, z: Tensor) -> Tensor:
+        """(B, V, P) -> (B, V, P): sum_j w_ij z_j for every row i, as m_i (M^T Z) up to the row's own image."""
+        towards = z.sum(1, keepdim=True)
+        if self.cross_view_only:
+            towards = towards - z
+        matrix = self._matrix.to(z.dtype)
+        pulled: Tensor = (matrix @ (matrix.t() @ towards.flatten(1))).view_as(towards)
+        pulled += (1 - self._square).to(z.dtype)[:, None, None] * towards
+        return pulled.expand_as(z) if self.cross_view_only else pulled - z
+
+    def positives(self, a: slice, b: slice, dtype: torch.dtype) -> Positives:
+        """Which images of the slice ``a`` share something with which of ``b``; an image does with itself, weight 1."""
+        rows, columns, values = self._slice(a)
+        present, local = torch.unique(columns, return_inverse=True)
+        other_rows, other_columns, other_values = self._slice(b)
+        met = torch.isin(other_columns, present)
+        opposite = torch.zeros(len(present), b.stop - b.start, dtype=dtype, device=values.device)
+        opposite[torch.searchsorted(present, other_columns[met]), other_rows[met]] = other_values[met].to(dtype)
+        weights = _sparse(rows, local, values.to(dtype), (a.stop - a.start, len(present))) @ opposite
+        if a == b:
+            weights.fill_diagonal_(1)
+        rows, columns = weights.nonzero(as_tuple=True)
+        return Positives(rows, columns, weights[rows, columns])
+
+    def _slice(self, images: slice) -> tuple[Tensor, Tensor, Tensor]:
+        """Rows (from 0), columns and values of the entries of some images."""
+        rows = self._matrix.indices()[0]
+        within = slice(
+            *torch.searchsorted(rows, torch.tensor([images.start, images.stop], device=rows.device)).tolist()
+        )
+        return rows[within] - images.start, self._matrix.indices()[1][within], self._matrix.values()[within]
+
+
+def _sparse(rows: Tensor, columns: Tensor, values: Tensor, shape: tuple[int, int]) -> Tensor:
+    # The indices are our own. Saying so also keeps newer torch from warning that it does not check them.
+    return torch.sparse_coo_tensor(torch.stack([rows, columns]), values, shape, check_invariants=False)
