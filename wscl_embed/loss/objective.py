@@ -65,7 +65,7 @@ def cl_infonce(
             however small, is a positive.
         cross_view_only: only rows of different views are a pair. Rows of the anchor's view leave both the positives
             (and W_i) and the denominator, be they of the anchor's cluster or not. With one view nothing is left.
-        q: robustness to wrong positives (RINCE), 0 to 1. 0 is InfoNCE, the limit as q -> 0 with ``lam`` = 1; the higher,
+        q: robustness to wrong positives (RINCE), 0 to 1. 0 is InfoNCE, its limit with ``lam`` = 1; the higher,
             the less a positive far from its anchor, which may be a wrong one, weighs against one near it. Takes
             e^(q / temperature), which must stay within the dtype.
         lam: RINCE's weight of the denominator, in (0, 1]; the lower, the more the positives count. 1 at q = 1 leaves no
