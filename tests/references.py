@@ -59,7 +59,7 @@ def supcon_out_reference(z: Tensor, labels: list[int], temperature: float) -> Te
 
 
 def sincere_reference(z: Tensor, labels: list[int], temperature: float) -> Tensor:
-    """SINCERE of Feeney & Hughes 2023, equations 5 and 6: z (2B, P), one label a row."""
+    """SINCERE of Feeney & Hughes 2023: z (2B, P), one label a row."""
     total = torch.zeros((), dtype=z.dtype)
     for i in range(len(z)):
         positives = [p for p in range(len(z)) if p != i and labels[p] == labels[i]]
@@ -72,7 +72,7 @@ def sincere_reference(z: Tensor, labels: list[int], temperature: float) -> Tenso
 
 
 def rince_reference(first: Tensor, second: Tensor, temperature: float, q: float, lam: float) -> Tensor:
-    """RINCE of Chuang et al. 2022, equation 6, for pairs of views: the positive of a row is its other view."""
+    """RINCE of Chuang et al. 2022, for pairs of views: the positive of a row is its other view."""
     z = torch.cat([first, second])
     n = len(first)
     total = torch.zeros((), dtype=z.dtype)

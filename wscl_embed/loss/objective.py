@@ -65,10 +65,11 @@ def cl_infonce(
             however small, is a positive.
         cross_view_only: only rows of different views are a pair. Rows of the anchor's view leave both the positives
             (and W_i) and the denominator, be they of the anchor's cluster or not. With one view nothing is left.
-        q: robustness to wrong positives, 0 to 1 (RINCE). 0 is InfoNCE, the limit as q -> 0 (with ``lam`` = 1); at 1 the
-            pull on a positive no longer depends on how far away it is. Takes e^(q / temperature) within the dtype.
-        lam: RINCE's weight of the denominator, in (0, 1]; its paper uses 0.01 to 0.025 with q = 0.5. Without effect on
-            the gradient at q = 0.
+        q: robustness to wrong positives (RINCE), 0 to 1. 0 is InfoNCE, its limit with ``lam`` = 1; the higher,
+            the less a positive far from its anchor, which may be a wrong one, weighs against one near it. Takes
+            e^(q / temperature), which must stay within the dtype.
+        lam: RINCE's weight of the denominator, in (0, 1]; the lower, the more the positives count. 1 at q = 1 leaves no
+            pull on them. Without effect on the value and the gradient at q = 0.
         group: the processes whose images are one batch; by default all, where torch.distributed is initialised. Each
             calls with images of its own, of any number.
 
