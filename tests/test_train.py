@@ -68,12 +68,20 @@ class History:
 
     def __init__(self, kill_in: int | None = None) -> None:
         self.losses: list[float] = []
+        self.calls = 0
         self.kill_in = kill_in
 
     def __call__(self, epoch: int, loss: float, learning_rate: float) -> None:
         if epoch == self.kill_in:
             raise KeyboardInterrupt
+        self.calls += 1
         self.losses.append(loss)
+
+    def state_dict(self) -> dict[str, list[float]]:
+        return {"losses": self.losses}
+
+    def load_state_dict(self, state: dict[str, list[float]]) -> None:
+        self.losses = list(state["losses"])
 
 
 def train(folder: Path, options: TrainOptions = OPTIONS, *, log: History | None = None, **inputs: Any) -> Tensor:
@@ -198,14 +206,16 @@ def test_a_loss_that_is_no_number_says_what_to_change(tmp_path: Path) -> None:
 
 
 def test_a_killed_training_continues_to_the_same_end(tmp_path: Path) -> None:
-    whole = train(tmp_path / "whole")
+    uninterrupted = History()
+    whole = train(tmp_path / "whole", log=uninterrupted)
     with pytest.raises(KeyboardInterrupt):
         train(tmp_path / "killed", log=History(kill_in=20))
     log = History()
     assert torch.equal(train(tmp_path / "killed", log=log), whole)
-    assert len(log.losses) == OPTIONS.epochs - 19
-    assert torch.equal(train(tmp_path / "killed", log=log), whole)  # a finished one trains no more
-    assert len(log.losses) == OPTIONS.epochs - 19
+    assert log.calls == OPTIONS.epochs - 19
+    assert log.losses == uninterrupted.losses  # those before the kill come from the checkpoint
+    assert torch.equal(train(tmp_path / "killed", log=log), whole)
+    assert log.calls == OPTIONS.epochs - 19  # a finished one trains no more
 
 
 def tower_with_dropout(folder: Path) -> Encoder:

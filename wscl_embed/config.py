@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from wscl_embed.errors import InputError, nearest
+
+FULL_ONLY = ("unlocked_groups", "micro_batch_size", "compile")
 
 
 class FitConfig(BaseModel):
@@ -39,6 +41,10 @@ class FitConfig(BaseModel):
     unlocked_groups: int | None = Field(
         None, ge=0, description="full: tune only this many of the last layer groups, as open_clip counts them"
     )
+    micro_batch_size: int | None = Field(
+        None, ge=1, description="full: images through the encoder at once, for batches beyond memory (GradCache)"
+    )
+    compile: bool = Field(False, description="full: compile the image tower with torch.compile")
     cached_views: int = Field(4, ge=1, description="head: augmented views cached of each image")
     epochs: int | None = Field(None, ge=1, description="passes over the data [head 20, full 10]")
     batch_size: int | None = Field(None, ge=2, description="images a batch [head 256, full 128]")
@@ -56,6 +62,14 @@ class FitConfig(BaseModel):
     cache_dir: str | None = Field(None, description="where frozen features are cached [~/.cache/wscl-embed]")
     tensorboard: bool = Field(False, description="write TensorBoard logs into the run directory")
     seed: int = Field(0, ge=0, description="of clustering, sampling, augmentation and initialisation")
+
+    @model_validator(mode="after")
+    def _fits_mode(self) -> FitConfig:
+        given = [name for name in FULL_ONLY if getattr(self, name) not in (None, False)]
+        if self.tune == "head" and given:
+            names = ", ".join(f"--{name.replace('_', '-')}" for name in given)
+            raise ValueError(f"{names}: for --tune full only; head mode runs on cached features")
+        return self
 
     def resolved(self) -> FitConfig:
         """The same with every default that depends on ``tune`` filled in."""
@@ -94,6 +108,8 @@ def make_config(options: Mapping[str, Any], config_file: str | Path | None = Non
             message = f"unknown option {name!r}. {nearest(name, FitConfig.model_fields)}"
         elif problem["type"] == "missing":
             message = f"the option --{name.replace('_', '-')} is missing."
+        elif not problem["loc"]:
+            message = problem["msg"].removeprefix("Value error, ") + "."
         else:
             message = f"--{name.replace('_', '-')} {problem['input']!r}: {problem['msg']}."
         raise InputError(place + message) from error

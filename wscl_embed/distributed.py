@@ -84,6 +84,16 @@ def gather(value: Result) -> list[Result]:
     return values
 
 
+def copy_from_first(module: torch.nn.Module) -> None:
+    """Give every process the parameters and buffers of the first.
+
+    Data parallelism keeps parameters equal; batch norms' running statistics are each process's own.
+    """
+    if world_size() > 1:
+        for tensor in module.state_dict().values():
+            dist.broadcast(tensor, src=0)
+
+
 def on_first(job: Callable[[], Result]) -> Result:
     """Run ``job`` on the first process alone; its result, or its error, is that of all.
 

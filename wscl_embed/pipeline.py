@@ -174,21 +174,23 @@ def cluster(
         InputError: wrong use or bad input.
     """
     from wscl_embed import stages
+    from wscl_embed.distributed import on_first, processes
 
-    if output is not None:
-        _check_file(Path(output), overwrite)
-    names = [adapter] if isinstance(adapter, (str, Adapter)) else list(adapter)
-    adapters = [make_adapter(one) for one in names]
-    dataset = stages.open_split(data, split)
-    config = make_config({"data": "-", "adapter": ["-"], "output": "-", **encoder_options})
-    if any(one.needs_image_features for one in adapters):
-        features, dataset, quarantine = stages.frozen_features(stages.open_encoder(config), dataset, config)
-        quarantine.check_share(len(dataset) + len(quarantine), config.max_bad_share)
-        dataset = stages.with_features(dataset, features)
-    clusters = stages.assign(adapters, dataset, list(adapter_weight), batch_size)
-    if output is not None:
-        clusters.save(output)
-    return clusters
+    with processes():
+        if output is not None:
+            on_first(lambda: _check_file(Path(output), overwrite))
+        names = [adapter] if isinstance(adapter, (str, Adapter)) else list(adapter)
+        adapters = [make_adapter(one) for one in names]
+        dataset = stages.open_split(data, split)
+        config = make_config({"data": "-", "adapter": ["-"], "output": "-", **encoder_options})
+        if any(one.needs_image_features for one in adapters):
+            features, good, quarantine = stages.frozen_features(stages.open_encoder(config), dataset, config)
+            quarantine.check_share(len(dataset), config.max_bad_share)
+            dataset = stages.with_features(good, features)
+        clusters = on_first(lambda: stages.assign(adapters, dataset, list(adapter_weight), batch_size))
+        if output is not None:
+            on_first(lambda: clusters.save(output))
+        return clusters
 
 
 def embed(
@@ -206,7 +208,7 @@ def embed(
     max_bad_share: float = 0.05,
     overwrite: bool = False,
 ) -> Path:
-    """Embed images into an HDF5 file, batch by batch, in bounded memory.
+    """Embed images into an HDF5 file, batch by batch, in bounded memory; under ``torchrun`` each process its part.
 
     Args:
         data: what `wscl_embed.load_dataset` takes, or such a dataset.
@@ -220,27 +222,28 @@ def embed(
         InputError: wrong use or bad input, or more bad images than ``max_bad_share``; no file is written then.
     """
     from wscl_embed import stages
+    from wscl_embed.distributed import on_first, processes
+    from wscl_embed.embedding import write_embeddings
     from wscl_embed.encoder_sources import load_encoder
-    from wscl_embed.features import iterate_encoded
-    from wscl_embed.quarantine import Quarantine
-    from wscl_embed.store import EmbeddingStore
 
     path = Path(output)
-    _check_file(path, overwrite)
     chosen = {"image_size": image_size, "dtype": dtype, "workers": workers, "max_bad_share": max_bad_share}
     make_config({"data": "-", "adapter": ["-"], "output": "-", **chosen})  # refuses values outside their limits
-    dataset = stages.open_split(data, split)
-    encoder = load_encoder(model, pretrained, image_size=image_size, device=device)
-    quarantine = Quarantine()
-    ids = list(dataset["id"])
-    attributes = stages.store_attributes(encoder, dataset, adapters=[])
-    with EmbeddingStore.create(path, encoder.embed_dim, dtype=dtype, attributes=attributes) as writer:
-        for rows, values, bad in iterate_encoded(encoder, dataset, batch_size=batch_size, workers=workers):
-            writer.append([ids[row] for row in rows], values[:, 0])
-            for row in bad:
-                quarantine.add(row.id, row.path, row.reason)
-        quarantine.check_share(len(dataset), max_bad_share)
-    quarantine.write(path.with_name(f"{path.name}.quarantine.csv"))
+    with processes():
+        on_first(lambda: _check_file(path, overwrite))
+        dataset = stages.open_split(data, split)
+        encoder = load_encoder(model, pretrained, image_size=image_size, device=device)
+        quarantine = write_embeddings(
+            encoder,
+            dataset,
+            path,
+            dtype=dtype,
+            attributes=stages.store_attributes(encoder, dataset, adapters=[]),
+            batch_size=batch_size,
+            workers=workers,
+            max_bad_share=max_bad_share,
+        )
+        on_first(lambda: quarantine.write(path.with_name(f"{path.name}.quarantine.csv")))
     return path
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
 
 import numpy as np
 import torch
@@ -13,8 +14,11 @@ from numpy.typing import NDArray
 from scipy import sparse
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.parallel import DistributedDataParallel
 
+from wscl_embed import gradcache
 from wscl_embed.checkpoint import Checkpoints
+from wscl_embed.distributed import copy_from_first, on_first, rank, world_size
 from wscl_embed.errors import WsclEmbedError
 from wscl_embed.features import draft_size
 from wscl_embed.image_rows import Batch, ImageRows, image_loader
@@ -41,15 +45,19 @@ class TrainOptions:
     weight_decay: float
     temperature: float
     projection: Projection
+    micro_batch_size: int | None = None
+    compile: bool = False
     warmup: float = 0.05
     gradient_clip: float = 1.0
     seed: int = 0
 
 
 class EpochLog(Protocol):
-    """Called after each epoch."""
+    """Called after each epoch; what it keeps goes into the checkpoint."""
 
     def __call__(self, epoch: int, loss: float, learning_rate: float) -> None: ...
+    def state_dict(self) -> dict[str, Any]: ...
+    def load_state_dict(self, state: dict[str, Any]) -> None: ...
 
 
 def train_head(
@@ -82,12 +90,11 @@ def train_head(
         rng = np.random.default_rng([options.seed, epoch, 1])
         for rows in sampler:
             pairs = np.argsort(rng.random((len(rows), n_views)), axis=1)[:, :2]
-            yield rows, cached[torch.tensor(rows)[:, None], torch.from_numpy(pairs)].float().to(device)
+            own, pairs = rows[rank() :: world_size()], pairs[rank() :: world_size()]
+            yield own, cached[torch.tensor(own)[:, None], torch.from_numpy(pairs)].float().to(device)
 
-    module = nn.ModuleDict({"head": head, "projection": projection})
-    _optimise(
-        module, batches, lambda inputs: projection(head(inputs)), len(sampler), membership, options, checkpoints, log
-    )
+    embedder = nn.Sequential(OrderedDict(head=head, projection=projection))
+    _optimise(embedder, batches, len(sampler), membership, options, checkpoints, log)
     return head.weight().detach().cpu()
 
 
@@ -110,33 +117,56 @@ def train_full(
         unlocked_groups: tune only this many of the tower's last layer groups; None: all of it.
     """
     torch.manual_seed(options.seed)
-    model = encoder.model
-    for name, parameter in model.named_parameters():
+    for name, parameter in encoder.model.named_parameters():
         parameter.requires_grad_(name.startswith("visual."))
     if unlocked_groups is not None:
         encoder.lock(unlocked_groups)
-    projection = make_projection(options.projection, encoder.embed_dim).to(encoder.device)
+    embedder = TowerEmbedder(encoder, make_projection(options.projection, encoder.embed_dim).to(encoder.device))
     sampler = ClusterBatchSampler(membership, options.batch_size, options.images_per_cluster, seed=options.seed)
     rows = ImageRows(dataset, [encoder.augmentation()] * 2, draft_size(encoder), options.seed)
-    loader = image_loader(rows, workers, encoder.device, batch_sampler=sampler)
+    loader = image_loader(rows, workers, encoder.device, batch_sampler=OwnRows(sampler))
 
     def batches(epoch: int) -> Iterable[tuple[list[int], Tensor]]:
         sampler.set_epoch(epoch)
         rows.epoch = epoch
         for batch in loader:
             _all_readable(batch)
-            yield batch.rows, batch.images
+            yield batch.rows, batch.images.to(encoder.device, non_blocking=True)
 
-    def embed(images: Tensor) -> Tensor:
-        encoded = encoder.encode(images.flatten(0, 1))
-        projected: Tensor = projection(encoded)
-        return projected.view(*images.shape[:2], -1)
-
-    visual: Any = model.visual
-    module = nn.ModuleDict({"visual": visual, "projection": projection})
     encoder.train()
-    _optimise(module, batches, embed, len(sampler), membership, options, checkpoints, log)
-    model.eval()
+    if options.compile:
+        embedder.visual.compile()
+    _optimise(embedder, batches, len(sampler), membership, options, checkpoints, log)
+    encoder.model.eval()
+
+
+class TowerEmbedder(nn.Module):
+    """(b, V, 3, H, W) views -> (b, V, P): the image tower of an encoder, then the projection."""
+
+    def __init__(self, encoder: Encoder, projection: nn.Module) -> None:
+        super().__init__()
+        self.visual = cast(nn.Module, encoder.model.visual)
+        self.projection = projection
+        self._encode = encoder.encode  # a method, not a module: the text tower is none of this one's parameters
+
+    def forward(self, views: Tensor) -> Tensor:
+        """(b, V, 3, H, W) -> (b, V, P)"""
+        projected: Tensor = self.projection(self._encode(views.flatten(0, 1)))
+        return projected.view(*views.shape[:2], -1)
+
+
+class OwnRows:
+    """This process's share of each batch of a sampler; all processes draw the same batches."""
+
+    def __init__(self, sampler: ClusterBatchSampler) -> None:
+        self._sampler = sampler
+
+    def __len__(self) -> int:
+        return len(self._sampler)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        for rows in self._sampler:
+            yield rows[rank() :: world_size()]
 
 
 class HeadMap(nn.Module):
@@ -165,23 +195,29 @@ def make_projection(kind: Projection, dim: int, out: int = 128) -> nn.Module:
 
 
 def _optimise(
-    module: nn.Module,
+    embedder: nn.Module,
     batches: Callable[[int], Iterable[tuple[list[int], Tensor]]],
-    embed: Callable[[Tensor], Tensor],
     steps_per_epoch: int,
     membership: sparse.csr_array,
     options: TrainOptions,
     checkpoints: Checkpoints,
     log: EpochLog,
 ) -> None:
-    """AdamW, cosine with warm-up, clipped gradients; a checkpoint after each epoch."""
-    trainable = [parameter for parameter in module.parameters() if parameter.requires_grad]
-    optimiser = torch.optim.AdamW(_decay_groups(trainable, options.weight_decay), lr=options.learning_rate)
+    """AdamW, cosine with warm-up, clipped gradients; a checkpoint after each epoch.
+
+    On several processes ``batches`` gives each its own rows; the loss is that of all of them, the gradient is averaged.
+    """
+    trainable = [parameter for parameter in embedder.parameters() if parameter.requires_grad]
+    on_cuda = trainable[0].device.type == "cuda"
+    optimiser = torch.optim.AdamW(
+        _decay_groups(trainable, options.weight_decay), lr=options.learning_rate, fused=on_cuda
+    )
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimiser, cosine_with_warmup(options.epochs * steps_per_epoch, options.warmup)
     )
-    state = {"module": module, "optimiser": optimiser, "schedule": schedule}
+    state = {"module": embedder, "optimiser": optimiser, "schedule": schedule, "log": log}
     first = checkpoints.restore(state)
+    parallel = DistributedDataParallel(embedder) if world_size() > 1 else embedder
     with track("training", options.epochs * steps_per_epoch) as advance:
         advance(first * steps_per_epoch)
         for epoch in range(first, options.epochs):
@@ -189,14 +225,12 @@ def _optimise(
             # Dropout draws from the global generator: a resumed epoch must draw what an uninterrupted one does.
             torch.manual_seed(int(np.random.SeedSequence([options.seed, epoch]).generate_state(1)[0]))
             for rows, inputs in batches(epoch):
-                z = functional.normalize(embed(inputs), dim=-1)
-                loss = cl_infonce(z, membership[rows], options.temperature)
                 optimiser.zero_grad(set_to_none=True)
-                loss.backward()  # type: ignore[no-untyped-call]
+                loss = _backward(parallel, inputs, membership[rows], options)
                 nn.utils.clip_grad_norm_(trainable, options.gradient_clip)
                 optimiser.step()
                 schedule.step()
-                losses.append(loss.detach())
+                losses.append(loss)
                 advance(1)
             mean_loss = float(torch.stack(losses).mean())
             if not math.isfinite(mean_loss):
@@ -205,7 +239,21 @@ def _optimise(
                     f"(now {options.learning_rate}) or a higher --temperature (now {options.temperature})."
                 )
             log(epoch + 1, mean_loss, float(schedule.get_last_lr()[0]))
-            checkpoints.save(epoch + 1, state)
+            copy_from_first(embedder)
+            on_first(lambda done=epoch + 1: checkpoints.save(done, state))  # type: ignore[misc]
+
+
+def _backward(embedder: nn.Module, inputs: Tensor, membership: sparse.csr_array, options: TrainOptions) -> Tensor:
+    """Give the parameters their gradient; the loss of the batch, on the device and without a graph."""
+
+    def loss_of(z: Tensor) -> Tensor:
+        return cl_infonce(functional.normalize(z, dim=-1), membership, options.temperature)
+
+    if options.micro_batch_size is not None and options.micro_batch_size < len(inputs):
+        return gradcache.backward(embedder, inputs, loss_of, options.micro_batch_size)
+    loss = loss_of(embedder(inputs))
+    loss.backward()  # type: ignore[no-untyped-call]
+    return loss.detach()
 
 
 def _decay_groups(parameters: list[nn.Parameter], weight_decay: float) -> list[dict[str, Any]]:

@@ -29,6 +29,14 @@ class TrainingLog:
             self._writer.add_scalar("loss", loss, epoch)
             self._writer.add_scalar("learning_rate", learning_rate, epoch)
 
+    def state_dict(self) -> dict[str, list[dict[str, float]]]:
+        """For the checkpoint: a resumed run keeps the epochs before it."""
+        return {"history": self.history}
+
+    def load_state_dict(self, state: dict[str, list[dict[str, float]]]) -> None:
+        """Take up what `state_dict` gave."""
+        self.history = list(state["history"])
+
     def __enter__(self) -> TrainingLog:
         return self
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 
 import click
 
 from wscl_embed import __version__
 from wscl_embed.errors import WsclEmbedError
+
+RANK = int(os.environ.get("RANK", "0"))
 
 COMMANDS = {
     "fit": "Cluster by weak signals, fine-tune, embed, and compare before and after.",
@@ -52,6 +55,8 @@ def group() -> None:
 
 def main() -> None:
     """Run the command line. Exit codes: 0 done, 1 a failure of ours, 2 wrong use or bad input, 130 interrupted."""
+    if RANK:  # of the processes torchrun started the first reports
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115, PTH123 - until the end
     try:
         group.main(standalone_mode=False, prog_name="wscl-embed")
     except WsclEmbedError as error:
@@ -69,5 +74,5 @@ def main() -> None:
 
 
 def _fail(message: str, code: int) -> None:
-    click.echo(f"error: {message}", err=True)
+    click.echo(f"error on process {RANK}: {message}" if RANK else f"error: {message}", err=True)
     sys.exit(code)

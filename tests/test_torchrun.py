@@ -1,0 +1,99 @@
+"""``torchrun``: two processes on the CPU give what one gives."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+import torch
+
+from tests.conftest import IMAGE_SIZE
+from wscl_embed.clusters import Clusters
+
+
+def run(*arguments: str | Path, n: int = 2) -> subprocess.CompletedProcess[str]:
+    """``torchrun --nproc-per-node n -m wscl_embed ...`` (one process: without torchrun)."""
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(n), "-m"] if n > 1 else ["-m"]
+    command = [sys.executable, *torchrun, "wscl_embed", *map(str, arguments)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=240, check=False)
+
+
+def embeddings(path: Path) -> dict[str, np.ndarray]:
+    with h5py.File(path, "r") as file:
+        return dict(zip(file["ids"].asstr()[:], file["embeddings"][:], strict=True))
+
+
+def assert_same(first: Path, second: Path, tolerance: float) -> None:
+    ours, theirs = embeddings(first), embeddings(second)
+    assert list(ours) == list(theirs)
+    np.testing.assert_allclose(list(ours.values()), list(theirs.values()), atol=tolerance)
+
+
+@pytest.fixture(scope="module")
+def options(emoji_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> list[str | Path]:
+    cache = tmp_path_factory.mktemp("torchrun-cache")
+    common = ["--image-size", IMAGE_SIZE, "--workers", 0, "--batch-size", 32, "--cache-dir", cache]
+    return ["--data", emoji_folder, "--label-column", "label", *map(str, common)]
+
+
+def test_fit_head_equals_one_process(options: list[str | Path], tmp_path: Path) -> None:
+    for n in (2, 1):
+        done = run(
+            "fit", *options, "--adapter", "hashtags", "--adapter", "image_features:n_clusters=12", "--epochs", 3,
+            "--cache-dir", tmp_path / f"cache{n}", "--output", tmp_path / f"run{n}", n=n,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.count("Verdict") == 1
+    assert_same(tmp_path / "run2" / "embeddings.h5", tmp_path / "run1" / "embeddings.h5", tolerance=1e-4)
+    metrics = [json.loads((tmp_path / f"run{n}" / "metrics.json").read_text()) for n in (1, 2)]
+    assert metrics[0]["after"] == pytest.approx(metrics[1]["after"], abs=0.03)
+    losses = [[epoch["loss"] for epoch in one["training"]] for one in metrics]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+    clusters = [Clusters.load(tmp_path / f"run{n}" / "clusters.parquet") for n in (1, 2)]
+    assert (clusters[0].membership != clusters[1].membership).nnz == 0
+
+
+def test_fit_full_ends_and_writes_one_run(options: list[str | Path], tmp_path: Path) -> None:
+    done = run(
+        "fit", *options, "--adapter", "labels", "--epochs", 1, "--tune", "full", "--unlocked-groups", 1,
+        "--micro-batch-size", 8, "--output", tmp_path / "run",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.count("Verdict") == 1  # the first process alone speaks
+    assert json.loads((tmp_path / "run" / "metrics.json").read_text())["training"][0]["loss"] > 0
+    saved = tmp_path / "run" / "embeddings.h5"
+    embed = run(
+        "embed", "--data", options[1], "--model", tmp_path / "run", "--workers", 0, "--output", tmp_path / "e.h5"
+    )
+    assert embed.returncode == 0, embed.stderr[-2000:]
+    assert_same(tmp_path / "e.h5", saved, tolerance=1e-4)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["e.h5", "e.h5.quarantine.csv", "run"]
+
+
+def test_cluster_on_two_processes(options: list[str | Path], tmp_path: Path) -> None:
+    done = run(
+        "cluster", *options[:2], "--adapter", "image_features:n_clusters=9", "--image-size", IMAGE_SIZE,
+        "--workers", 0, "--output", tmp_path / "clusters.parquet",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert Clusters.load(tmp_path / "clusters.parquet").n_clusters == 9
+    assert done.stderr.count("adapter image_features") == 1
+
+
+def test_bad_input_ends_all_processes(options: list[str | Path], tmp_path: Path) -> None:
+    done = run("fit", *options, "--adapter", "hashtags:column=nothing", "--output", tmp_path / "run")
+    assert done.returncode != 0
+    assert done.stderr.count("error: adapter hashtags: the dataset has no column 'nothing'") == 1
+    assert not (tmp_path / "run").exists()
+
+
+def test_torch_is_not_initialised_here() -> None:
+    """These tests start processes of their own; a group left over in this one would make the loss wait for others."""
+    assert not torch.distributed.is_initialized()
