@@ -21,8 +21,9 @@ from wscl_embed.checkpoint import Checkpoints
 from wscl_embed.encoder import Encoder
 from wscl_embed.encoder_sources import load_encoder
 from wscl_embed.errors import InputError, WsclEmbedError
+from wscl_embed.heads import PROJECTION_DIM, HeadMap, make_projection
 from wscl_embed.loss import cl_infonce
-from wscl_embed.train import HeadMap, TrainOptions, cosine_with_warmup, make_projection, train_full, train_head
+from wscl_embed.train import TrainOptions, batch_loss, cosine_with_warmup, train_full, train_head
 
 if TYPE_CHECKING:
     import datasets
@@ -126,6 +127,34 @@ def test_it_holds_for_images_of_the_same_kind_that_were_not_trained_on(tmp_path:
         cosine = unit @ unit.T
         gaps.append(cosine[same & ~np.eye(len(unit), dtype=bool)].mean() - cosine[~same].mean())
     assert gaps[1] > gaps[0] + 0.1
+
+
+@pytest.mark.parametrize(
+    "variant",
+    [
+        {"denominator": "negatives"},
+        {"cross_view_only": True},
+        {"q": 0.5, "lam": 0.02},
+        {"instance_weight": 0.5},
+        {"instance_weight": 0.5, "projection": "mlp"},
+    ],
+    ids=str,
+)
+def test_every_variant_of_the_loss_pulls_clusters_together(variant: dict[str, Any], tmp_path: Path) -> None:
+    weight = train(tmp_path, replace(OPTIONS, **variant))
+    same_before, other_before = similarities(features()[:, 0])
+    same_after, other_after = similarities(features()[:, 0] @ weight.numpy().T)
+    assert same_after - other_after > same_before - other_before + 0.1
+
+
+def test_the_dual_head_adds_the_instance_term() -> None:
+    z = torch.randn(6, 2, 10 + PROJECTION_DIM, generator=torch.Generator().manual_seed(0))
+    clusters = membership(np.array([0, 0, 1, 1, -1, 2]))
+    unit = torch.nn.functional.normalize
+    expected = cl_infonce(unit(z[..., :10], dim=-1), clusters, 0.2) + 0.5 * cl_infonce(
+        unit(z[..., 10:], dim=-1), torch.full((6,), -1), 0.2
+    )
+    torch.testing.assert_close(batch_loss(z, clusters, replace(OPTIONS, instance_weight=0.5)), expected)
 
 
 @pytest.mark.parametrize("projection", ["linear", "mlp"])

@@ -55,6 +55,13 @@ class FitConfig(BaseModel):
     )
     temperature: float = Field(0.2, gt=0, description="of the loss")
     projection: Literal["none", "linear", "mlp"] = Field("none", description="head used in training only")
+    denominator: Literal["all", "negatives"] = Field(
+        "all", description="negatives: positives leave each other's denominator (SINCERE)"
+    )
+    cross_view_only: bool = Field(False, description="compare rows of different views only")
+    q: float = Field(0.0, ge=0, le=1, description="robustness to wrong positives (RINCE); 0 is InfoNCE")
+    lam: float = Field(1.0, gt=0, le=1, description="RINCE's weight of the denominator")
+    instance_weight: float = Field(0.0, ge=0, description="weight of an added InfoNCE term with its own head")
 
     dtype: Literal["float32", "float16"] = Field("float32", description="of the embeddings in the HDF5 file")
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1, ...")

@@ -6,7 +6,7 @@ import math
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import numpy as np
 import torch
@@ -21,8 +21,10 @@ from wscl_embed.checkpoint import Checkpoints
 from wscl_embed.distributed import copy_from_first, on_first, rank, world_size
 from wscl_embed.errors import WsclEmbedError
 from wscl_embed.features import draft_size
+from wscl_embed.heads import DualHead, HeadMap, Projection, make_projection
 from wscl_embed.image_rows import Batch, ImageRows, image_loader
-from wscl_embed.loss import cl_infonce
+from wscl_embed.loss import cl_infonce, dual_head_cl_infonce
+from wscl_embed.loss.terms import Denominator
 from wscl_embed.progress import track
 from wscl_embed.sampling import ClusterBatchSampler
 
@@ -30,8 +32,6 @@ if TYPE_CHECKING:
     import datasets
 
     from wscl_embed.encoder import Encoder
-
-Projection = Literal["none", "linear", "mlp"]
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,11 @@ class TrainOptions:
     weight_decay: float
     temperature: float
     projection: Projection
+    denominator: Denominator = "all"
+    cross_view_only: bool = False
+    q: float = 0.0
+    lam: float = 1.0
+    instance_weight: float = 0.0
     micro_batch_size: int | None = None
     compile: bool = False
     warmup: float = 0.05
@@ -82,7 +87,7 @@ def train_head(
     n_views, dim = features.shape[1:]
     cached = torch.from_numpy(features)
     head = HeadMap(dim).to(device)
-    projection = make_projection(options.projection, dim).to(device)
+    projection = _make_heads(options, dim).to(device)
     sampler = ClusterBatchSampler(membership, options.batch_size, options.images_per_cluster, seed=options.seed)
 
     def batches(epoch: int) -> Iterable[tuple[list[int], Tensor]]:
@@ -121,7 +126,7 @@ def train_full(
         parameter.requires_grad_(name.startswith("visual."))
     if unlocked_groups is not None:
         encoder.lock(unlocked_groups)
-    embedder = TowerEmbedder(encoder, make_projection(options.projection, encoder.embed_dim).to(encoder.device))
+    embedder = TowerEmbedder(encoder, _make_heads(options, encoder.embed_dim).to(encoder.device))
     sampler = ClusterBatchSampler(membership, options.batch_size, options.images_per_cluster, seed=options.seed)
     rows = ImageRows(dataset, [encoder.augmentation()] * 2, draft_size(encoder), options.seed)
     loader = image_loader(rows, workers, encoder.device, batch_sampler=OwnRows(sampler))
@@ -167,31 +172,6 @@ class OwnRows:
     def __iter__(self) -> Iterator[list[int]]:
         for rows in self._sampler:
             yield rows[rank() :: world_size()]
-
-
-class HeadMap(nn.Module):
-    """x -> (I + delta) x. Weight decay pulls delta to zero, that is towards the frozen embedding."""
-
-    def __init__(self, dim: int) -> None:
-        super().__init__()
-        self.delta = nn.Parameter(torch.zeros(dim, dim))
-
-    def weight(self) -> Tensor:
-        """(D, D)"""
-        return torch.eye(len(self.delta), device=self.delta.device) + self.delta
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(..., D) -> (..., D)"""
-        return x + x @ self.delta.T
-
-
-def make_projection(kind: Projection, dim: int, out: int = 128) -> nn.Module:
-    """The head used only in training (Chen et al., 2020): D -> P, or the identity."""
-    if kind == "none":
-        return nn.Identity()
-    if kind == "linear":
-        return nn.Linear(dim, out, bias=False)
-    return nn.Sequential(nn.Linear(dim, dim), nn.ReLU(inplace=True), nn.Linear(dim, out, bias=False))
 
 
 def _optimise(
@@ -243,11 +223,34 @@ def _optimise(
             on_first(lambda done=epoch + 1: checkpoints.save(done, state))  # type: ignore[misc]
 
 
+def _make_heads(options: TrainOptions, dim: int) -> nn.Module:
+    if options.instance_weight > 0:
+        return DualHead(options.projection, dim)
+    return make_projection(options.projection, dim)
+
+
+def batch_loss(z: Tensor, membership: sparse.csr_array, options: TrainOptions) -> Tensor:
+    """The loss of (b, V, P) outputs, not yet normalised, with the options' variants."""
+    variants: dict[str, Any] = {
+        "denominator": options.denominator,
+        "cross_view_only": options.cross_view_only,
+        "q": options.q,
+        "lam": options.lam,
+    }
+    if options.instance_weight == 0:
+        return cl_infonce(functional.normalize(z, dim=-1), membership, options.temperature, **variants)
+    cluster_z, instance_z = (functional.normalize(part, dim=-1) for part in DualHead.split(z))
+    weight = options.instance_weight
+    return dual_head_cl_infonce(
+        cluster_z, instance_z, membership, options.temperature, instance_weight=weight, **variants
+    )
+
+
 def _backward(embedder: nn.Module, inputs: Tensor, membership: sparse.csr_array, options: TrainOptions) -> Tensor:
     """Give the parameters their gradient; the loss of the batch, on the device and without a graph."""
 
     def loss_of(z: Tensor) -> Tensor:
-        return cl_infonce(functional.normalize(z, dim=-1), membership, options.temperature)
+        return batch_loss(z, membership, options)
 
     if options.micro_batch_size is not None and options.micro_batch_size < len(inputs):
         return gradcache.backward(embedder, inputs, loss_of, options.micro_batch_size)

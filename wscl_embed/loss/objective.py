@@ -102,7 +102,8 @@ def cl_infonce(
     entries, shard = gather_entries(entries_of(membership, len(z), z.device), z, group)
     weights = Weights(entries, shard.n_images, z.shape[1], cross_view_only)
     dtype = z.dtype if z.dtype == torch.float64 else torch.float32
-    scale = 1 / torch.as_tensor(temperature, dtype=dtype, device=z.device)
+    # A plain number stays on the CPU, where reading it does not wait for the GPU.
+    scale = 1 / torch.as_tensor(temperature, dtype=dtype)
     loss: Tensor = _MeanRowLoss.apply(z, scale, weights, term, shard)
     return loss
 

@@ -47,9 +47,9 @@ def entries_of(membership: Tensor | sparse.csr_array, n_images: int, device: tor
                 f"membership must be ({n_images},) cluster ids or ({n_images}, K) sparse CSR; "
                 f"got a dense tensor of shape {tuple(membership.shape)}."
             )
-        labels = membership.to(device)
-        rows = (labels >= 0).nonzero().squeeze(1)
-        return Entries(rows, labels[rows].long(), torch.ones(len(rows), dtype=torch.float64, device=device))
+        rows = (membership >= 0).nonzero().squeeze(1)  # where the labels are: a CPU's do not wait for the GPU
+        ones = torch.ones(len(rows), dtype=torch.float64, device=device)
+        return Entries(rows.to(device), membership[rows].long().to(device), ones)
     indptr, columns, values = _csr_parts(membership)
     if len(indptr) != n_images + 1:
         raise ValueError(f"membership has {len(indptr) - 1} rows for {n_images} images.")
