@@ -129,7 +129,7 @@ def test_long_indices_of_sparse_rows_are_taken(clusterer: str) -> None:
 
 def test_kmeans_says_nothing_of_rows_that_differ_by_rounding() -> None:
     features = np.ones((50, 2)) + np.arange(50)[:, None] * 1e-17 + np.array([[0, 1e-16]])
-    cluster_rows(features, "kmeans", n_clusters=20)
+    assert cluster_rows(features, "kmeans", n_clusters=20).shape == (50,)  # and a warning would be an error here
 
 
 def test_mini_batches_find_the_blobs(monkeypatch: pytest.MonkeyPatch) -> None:
