@@ -15,6 +15,7 @@ from wscl_embed.adapter import Adapter
 from wscl_embed.clusters import Clusters
 from wscl_embed.errors import InputError
 from wscl_embed.registry import installed_adapters, make_adapter
+from wscl_embed.testing import check_adapter
 
 NULL_ROW = 4
 # The signal column of each adapter (None: reads none) and options that suit 18 records.
@@ -114,18 +115,8 @@ def test_every_option_has_a_help_line(adapter: Adapter) -> None:
     assert adapter.options().keys() == adapter.option_fields().keys()
 
 
-def test_ids_are_preserved_in_order(adapter: Adapter) -> None:
-    dataset = sample(adapter.name)
-    clusters = adapter.assign(dataset)
-    assert clusters.ids == list(dataset["id"])
-    assert clusters.membership.shape == (18, clusters.n_clusters)
-
-
-def test_memberships_are_finite_and_not_negative(adapter: Adapter) -> None:
-    membership = adapter.assign(sample(adapter.name)).membership
-    assert membership.dtype == np.float32
-    assert np.isfinite(membership.data).all()
-    assert (membership.data >= 0).all()
+def test_it_keeps_the_contract_of_plugins(adapter: Adapter) -> None:
+    check_adapter(adapter, sample(adapter.name), column=SIGNALS[adapter.name])
 
 
 def test_plain_topics_are_found(adapter: Adapter) -> None:
@@ -134,12 +125,6 @@ def test_plain_topics_are_found(adapter: Adapter) -> None:
     dataset = sample(adapter.name)
     expected = {frozenset(row["id"] for row in sample_records() if row["label"] == label) for label in TOPICS}
     assert partition(adapter.assign(dataset)) == expected
-
-
-def test_the_same_seed_gives_the_same_clusters(adapter: Adapter) -> None:
-    first, second = (adapter.assign(sample(adapter.name)) for _ in range(2))
-    assert (first.membership != second.membership).nnz == 0
-    assert first.table.equals(second.table)
 
 
 def test_another_seed_is_accepted(adapter: Adapter) -> None:
@@ -180,20 +165,6 @@ def test_the_order_of_records_does_not_matter(adapter: Adapter) -> None:
     dataset = sample(adapter.name, null_rows=(NULL_ROW,) if SIGNALS[adapter.name] else ())
     shuffled = dataset.select(np.random.default_rng(0).permutation(18))
     assert partition(adapter.assign(shuffled)) == partition(adapter.assign(dataset))
-
-
-def test_a_selection_reads_its_own_rows(adapter: Adapter) -> None:
-    dataset = sample(adapter.name).select(range(17, 2, -1))
-    assert adapter.assign(dataset).ids == list(dataset["id"])
-
-
-def test_the_table_describes_each_cluster(adapter: Adapter) -> None:
-    clusters = adapter.assign(sample(adapter.name))
-    assert len(clusters.table) == clusters.n_clusters
-    assert clusters.table["name"].is_unique
-    assert (clusters.table["source"] == adapter.name).all()
-    assert clusters.table["size"].tolist() == np.asarray((clusters.membership > 0).sum(axis=0)).ravel().tolist()
-    assert all(isinstance(term, str) for terms in clusters.table["terms"] for term in terms)
 
 
 def test_terms_come_with_each_cluster_where_there_are_words(adapter: Adapter) -> None:

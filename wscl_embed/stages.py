@@ -109,7 +109,7 @@ def prepare(
     frozen, dataset, quarantine = frozen_features(encoder, dataset, config)
     quarantine.check_share(len(dataset) + len(quarantine), config.max_bad_share)
     if len(quarantine):
-        console().print(f"[yellow]{len(quarantine)} bad images were left out; quarantine.csv names them[/yellow]")
+        console().print(f"[yellow]bad images left out: {len(quarantine)}; quarantine.csv names them[/yellow]")
     rows = _train_rows(dataset)
     train = dataset.select(rows)
     if clusters is None:

@@ -37,6 +37,6 @@ def print_scores(metrics: dict[str, Any], before: str = "frozen", after: str = "
         table.add_row(name, *values)
     console.print(table)
     if metrics["n_skipped"]:
-        console.print(f"{metrics['n_skipped']} images are alone with their label and were no queries.")
+        console.print(f"Images alone with their label, hence no queries: {metrics['n_skipped']}.")
     if "verdict" in metrics:
         console.print(f"Verdict: {VERDICTS[metrics['verdict']]}", soft_wrap=True)
