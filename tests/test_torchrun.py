@@ -51,7 +51,7 @@ def test_fit_head_equals_one_process(options: list[str | Path], tmp_path: Path) 
         )  # fmt: skip
         assert done.returncode == 0, done.stderr[-2000:]
     assert done.stdout.count("Verdict") == 1
-    # Rounding, which Adam's division by the gradient's size makes visible; test_loss_distributed holds the loss to 1e-5.
+    # Rounding, which Adam's division by the gradient's size makes visible. The loss itself is held to 1e-5 elsewhere.
     assert_same(tmp_path / "run2" / "embeddings.h5", tmp_path / "run1" / "embeddings.h5", tolerance=1e-3)
     metrics = [json.loads((tmp_path / f"run{n}" / "metrics.json").read_text()) for n in (1, 2)]
     assert metrics[0]["after"] == pytest.approx(metrics[1]["after"], abs=0.03)
