@@ -69,7 +69,7 @@ def test_a_lost_rank_ends_the_others(tmp_path: Path, how: str) -> None:
     start = time.monotonic()
     try:
         for rank in (0, 2):
-            processes[rank].join(timeout=40)  # to import torch, and the group's timeout of 4 s
+            processes[rank].join(timeout=120)  # to import torch on a busy machine, and the group's timeout of 4 s
             assert processes[rank].exitcode not in (None, 0), f"rank {rank} after {time.monotonic() - start:.0f} s"
     finally:
         for process in processes:
