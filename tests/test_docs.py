@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import doctest
-import importlib
+import importlib.util
 import os
 import pkgutil
 import re
@@ -47,7 +48,10 @@ def test_the_examples_in_docstrings(name: str) -> None:
 @pytest.mark.parametrize("package", [wscl_embed, wscl_adapters])
 def test_every_module_says_what_it_is(package: object) -> None:
     for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):  # type: ignore[attr-defined]
-        assert importlib.import_module(module.name).__doc__, module.name
+        source = importlib.util.find_spec(module.name)
+        assert source is not None
+        assert source.origin is not None
+        assert ast.get_docstring(ast.parse(Path(source.origin).read_text(encoding="utf-8"))), module.name
 
 
 def readme_commands() -> list[str]:

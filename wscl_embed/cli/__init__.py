@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+import time
 
 import click
 
@@ -12,6 +13,7 @@ from wscl_embed import __version__
 from wscl_embed.errors import WsclEmbedError
 
 RANK = int(os.environ.get("RANK", "0"))
+WAIT = 3  # seconds
 
 COMMANDS = {
     "fit": "Cluster by weak signals, fine-tune, embed, and compare before and after.",
@@ -75,4 +77,6 @@ def main() -> None:
 
 def _fail(message: str, code: int) -> None:
     click.echo(f"error on process {RANK}: {message}" if RANK else f"error: {message}", err=True)
+    if RANK:
+        time.sleep(WAIT)  # torchrun ends the others as soon as one has left: let the first say what it has to say
     sys.exit(code)
