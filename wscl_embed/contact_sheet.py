@@ -47,6 +47,7 @@ def write_contact_sheet(
     from PIL import Image, ImageDraw
 
     queries = _draw_queries(labels, n_queries, seed)
+    unit = [normalise(np.asarray(vectors, dtype=np.float32)) for vectors in (before, after)]
     block = n_neighbours * (CELL + GAP)
     width = 2 * MARGIN + CELL + 2 * (block + 3 * GAP)
     height = HEADER + len(queries) * (CELL + 2 * GAP) + MARGIN + 16
@@ -60,7 +61,7 @@ def write_contact_sheet(
     for number, query in enumerate(queries):
         top = HEADER + number * (CELL + 2 * GAP)
         sheet.paste(_thumbnail(dataset, query), (MARGIN, top))
-        for vectors, left in zip((before, after), columns, strict=True):
+        for vectors, left in zip(unit, columns, strict=True):
             for place, row in enumerate(_nearest(vectors, query, n_neighbours)):
                 _paste(sheet, draw, dataset, row, left + place * (CELL + GAP), top, labels[row] == labels[query])
     note = "Queries drawn at random, label after label. Green frame: same label as the query."
@@ -80,8 +81,7 @@ def _draw_queries(labels: Sequence[object], count: int, seed: int) -> list[int]:
     return drawn[:count]
 
 
-def _nearest(vectors: NDArray[np.floating], query: int, count: int) -> list[int]:
-    unit = normalise(np.asarray(vectors, dtype=np.float32))
+def _nearest(unit: NDArray[np.float32], query: int, count: int) -> list[int]:
     similarity = unit @ unit[query]
     similarity[query] = -np.inf
     return [int(row) for row in np.argsort(-similarity, kind="stable")[:count]]

@@ -252,19 +252,24 @@ def check_unique(ids: Sequence[str], place: Callable[[int], str]) -> None:
 
 
 def rows_of_split(dataset: datasets.Dataset, split: str) -> datasets.Dataset:
-    """The rows of one split, or of several joined by plus signs (``val+test``).
+    """The records of one split, or of several; as `split_rows` finds them."""
+    return dataset.select(split_rows(dataset, split))
+
+
+def split_rows(dataset: datasets.Dataset, split: str) -> list[int]:
+    """The row numbers of one split, or of several joined by plus signs (``val+test``).
 
     Raises:
         InputError: no column ``split``, or no such value in it (names those there are).
     """
     if "split" not in dataset.column_names:
         raise InputError(f"split {split!r}: the dataset has no splits (no column 'split').")
-    splits = list(dataset.with_format(None)["split"])  # not dataset.data, which knows nothing of a selection
-    known = {str(value) for value in splits}
+    splits = [str(value) for value in dataset.with_format(None)["split"]]  # dataset.data would ignore a selection
+    known = set(splits)
     wanted = {split} if split in known else set(split.split("+"))
     if not wanted <= known:
         raise InputError(f"split {split!r}: the dataset has no such split. There are: {', '.join(sorted(known)[:20])}.")
-    return dataset.select([row for row, value in enumerate(splits) if str(value) in wanted])
+    return [row for row, value in enumerate(splits) if value in wanted]
 
 
 @contextmanager

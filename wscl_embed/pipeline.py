@@ -80,11 +80,7 @@ def fit(
     adapters = [adapter] if isinstance(adapter, (str, Adapter)) else list(adapter)
     config = make_config(
         {
-            "data": data
-            if isinstance(data, str)
-            else str(data)
-            if isinstance(data, Path)
-            else "(a Dataset from Python)",
+            "data": str(data) if isinstance(data, (str, Path)) else "(a Dataset from Python)",
             "adapter": [adapter_spec(one) for one in adapters],
             "output": str(output),
             **options,
@@ -128,12 +124,12 @@ def _run_fit(
         encoder = stages.open_encoder(config)
     with _timed(seconds, "features and clusters"):
         material = stages.prepare(dataset, encoder, made, config, known=run.clusters if resume else None)
+    held_out = stages.held_out_rows(material.dataset, config)
     on_first(lambda: stages.begin(run, material, config, overwrite=overwrite))
     with _timed(seconds, "training"):
         tuned, history = stages.tune(encoder, material, config, run)
     with _timed(seconds, "writing"):
         on_first(lambda: stages.write_results(encoder, material, tuned, config, run))
-    held_out = stages.held_out_rows(material.dataset, config)
     metrics = {
         **stages.score(material, tuned, held_out, config),
         "clusters": material.summary,

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from wscl_embed.adapter import Adapter
 from wscl_embed.clusters import Clusters
 from wscl_embed.config import FitConfig
-from wscl_embed.dataset import assign_splits, dataset_fingerprint, load_dataset, rows_of_split
+from wscl_embed.dataset import assign_splits, dataset_fingerprint, load_dataset, rows_of_split, split_rows
 from wscl_embed.distributed import on_first
 from wscl_embed.errors import InputError
 from wscl_embed.progress import console
@@ -126,7 +126,7 @@ def _batch_size(config: FitConfig) -> int:
 def _train_rows(dataset: datasets.Dataset) -> NDArray[np.int64]:
     if "split" not in dataset.column_names:
         return np.arange(len(dataset))
-    return np.flatnonzero(np.asarray(list(dataset["split"])) == "train")
+    return np.asarray(split_rows(dataset, "train"), dtype=np.int64)
 
 
 def frozen_features(
@@ -279,7 +279,7 @@ def held_out_rows(dataset: datasets.Dataset, config: FitConfig) -> NDArray[np.in
     """The rows of ``dataset`` that are scored; none without a label column."""
     if config.label_column is None:
         return np.zeros(0, dtype=np.int64)
-    return np.flatnonzero(np.isin(np.asarray(list(dataset["split"]), dtype=str), config.eval_split.split("+")))
+    return np.asarray(split_rows(dataset, config.eval_split), dtype=np.int64)
 
 
 def score(

@@ -47,6 +47,8 @@ class CaptionsAdapter(Adapter):
 
     def features(self, dataset: datasets.Dataset) -> Features:
         """(n, D) float32 unit rows; zeros where a record has no text."""
+        from sklearn.preprocessing import normalize
+
         captions = self.captions(dataset)
         texts = list(dict.fromkeys(text for record in captions for text in record))
         if not texts:
@@ -57,8 +59,7 @@ class CaptionsAdapter(Adapter):
         for row, record in enumerate(captions):
             if record:
                 features[row] = vectors[[position[text] for text in record]].mean(axis=0)
-        norms = np.linalg.norm(features, axis=1, keepdims=True)
-        return features / np.where(norms > 0, norms, 1)
+        return normalize(features)  # type: ignore[no-any-return]
 
     def terms(self, dataset: datasets.Dataset, labels: NDArray[np.int64]) -> Sequence[Sequence[str]]:
         """The most characteristic words of each cluster, without English function words."""
