@@ -1,0 +1,149 @@
+"""`fit`: the whole job, from signals to a run directory."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from wscl_embed.adapter import Adapter
+from wscl_embed.clusters import Clusters
+from wscl_embed.config import FitConfig, make_config
+from wscl_embed.progress import console
+from wscl_embed.registry import adapter_spec, make_adapter
+from wscl_embed.run import Run
+
+if TYPE_CHECKING:
+    import datasets
+    import numpy as np
+    from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """What `fit` made.
+
+    ============ ==================================================================
+    ``run``      the run directory
+    ``metrics``  what ``metrics.json`` holds
+    ``clusters`` `Clusters` of the images trained on
+    ``dataset``  the n images that decode, all splits
+    ``before``   (n, D) outputs of the frozen encoder for them, not normalised
+    ``after``    (n, D) outputs of the tuned encoder, not normalised
+    ``held_out`` the rows that were scored; empty without a label column
+    ============ ==================================================================
+    """
+
+    run: Run
+    metrics: dict[str, Any]
+    clusters: Clusters
+    dataset: datasets.Dataset
+    before: NDArray[np.floating]
+    after: NDArray[np.floating]
+    held_out: NDArray[np.int64]
+
+
+def fit(
+    data: str | Path | datasets.Dataset,
+    adapter: str | Adapter | Sequence[str | Adapter],
+    output: str | Path,
+    *,
+    overwrite: bool = False,
+    resume: bool = False,
+    **options: Any,
+) -> FitResult:
+    """Cluster by the signals, fine-tune an encoder on the clusters, write the run directory, compare before and after.
+
+    Args:
+        data: what `wscl_embed.load_dataset` takes, or such a dataset.
+        adapter: ``name:option=value,...`` or an `Adapter`, or several.
+        output: the run directory.
+        overwrite: replace a run that is there.
+        resume: continue a run that was interrupted, with the same options.
+        options: the fields of `wscl_embed.config.FitConfig`.
+
+    Returns:
+        `FitResult`; everything is in ``output`` as well.
+
+    Raises:
+        InputError: wrong use or bad input; nothing was written then.
+
+    Example::
+
+        result = wscl_embed.fit("photos/", "hashtags:column=tags", "runs/photos", label_column="category")
+        print(result.metrics["after"]["recall@1"])
+    """
+    adapters = [adapter] if isinstance(adapter, (str, Adapter)) else list(adapter)
+    config = make_config(
+        {
+            "data": str(data) if isinstance(data, (str, Path)) else "(a Dataset from Python)",
+            "adapter": [adapter_spec(one) for one in adapters],
+            "output": str(output),
+            **options,
+        }
+    )
+    return run_fit(config, data=data, adapters=adapters, overwrite=overwrite, resume=resume)
+
+
+def run_fit(
+    config: FitConfig,
+    *,
+    data: str | Path | datasets.Dataset | None = None,
+    adapters: Sequence[str | Adapter] = (),
+    overwrite: bool = False,
+    resume: bool = False,
+) -> FitResult:
+    """`fit` from a `FitConfig`; ``data`` and ``adapters`` stand in for its names where Python has the objects."""
+    from wscl_embed.distributed import processes
+
+    with processes():
+        return _run_fit(config.resolved(), config.data if data is None else data, adapters, overwrite, resume)
+
+
+def _run_fit(
+    config: FitConfig,
+    data: str | Path | datasets.Dataset,
+    adapters: Sequence[str | Adapter],
+    overwrite: bool,
+    resume: bool,
+) -> FitResult:
+    """On several processes all do everything; what writes is done by the first alone."""
+    from wscl_embed import stages
+    from wscl_embed.distributed import on_first
+
+    run = Run(Path(config.output))
+    on_first(lambda: run.check(config, overwrite=overwrite, resume=resume))
+    seconds: dict[str, float] = {}
+    made = [make_adapter(one) for one in adapters or config.adapter]
+    with _timed(seconds, "load"):
+        dataset = stages.open_dataset(data, config)
+        encoder = stages.open_encoder(config)
+    with _timed(seconds, "features and clusters"):
+        material = stages.prepare(dataset, encoder, made, config, known=run.clusters if resume else None)
+    held_out = stages.held_out_rows(material.dataset, config)
+    on_first(lambda: stages.begin(run, material, config, overwrite=overwrite))
+    with _timed(seconds, "training"):
+        tuned, history = stages.tune(encoder, material, config, run)
+    with _timed(seconds, "writing"):
+        on_first(lambda: stages.write_results(encoder, material, tuned, config, run))
+    metrics = {
+        **stages.score(material, tuned, held_out, config),
+        "clusters": material.summary,
+        "images": len(material.dataset),
+        "quarantined": len(material.quarantine),
+        "training": history,
+        "seconds": {name: round(value, 2) for name, value in seconds.items()},
+    }
+    on_first(lambda: run.write_metrics(metrics))
+    return FitResult(run, metrics, material.clusters, material.dataset, material.frozen, tuned, held_out)
+
+
+@contextmanager
+def _timed(seconds: dict[str, float], stage: str) -> Iterator[None]:
+    start = time.perf_counter()
+    yield
+    seconds[stage] = time.perf_counter() - start
+    console().print(f"[dim]{stage}: {seconds[stage]:.1f} s[/dim]")

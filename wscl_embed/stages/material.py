@@ -1,0 +1,118 @@
+"""What training starts from: images that decode, their frozen features, their clusters."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wscl_embed.adapter import Adapter
+from wscl_embed.clusters import Clusters
+from wscl_embed.config import FitConfig
+from wscl_embed.dataset import rows_of_split, split_rows
+from wscl_embed.distributed import on_first
+from wscl_embed.progress import console
+from wscl_embed.quarantine import Quarantine
+from wscl_embed.stages.clustering import assign, batch_size_of, describe
+
+if TYPE_CHECKING:
+    import datasets
+
+    from wscl_embed.encoder import Encoder
+
+
+@dataclass(frozen=True)
+class Material:
+    """What training starts from.
+
+    ============== ======================================================================
+    ``dataset``    the n images that decode, all splits
+    ``frozen``     (n, D) float32, the frozen encoder's outputs for them, not normalised
+    ``train``      (t,) int64, the rows of ``dataset`` to train on
+    ``clusters``   of those t images, in their order
+    ``summary``    what was said of the clusters, for ``metrics.json``
+    ``quarantine`` the images that were left out
+    ============== ======================================================================
+    """
+
+    dataset: datasets.Dataset
+    frozen: NDArray[np.floating]
+    train: NDArray[np.int64]
+    clusters: Clusters
+    summary: dict[str, Any]
+    quarantine: Quarantine
+
+
+def prepare(
+    dataset: datasets.Dataset,
+    encoder: Encoder,
+    adapters: Sequence[Adapter],
+    config: FitConfig,
+    *,
+    known: Path | None = None,
+) -> Material:
+    """Clusters and frozen features. Adapters that need no images go first: a wrong column is said within seconds.
+
+    Args:
+        known: the clusters of an interrupted run, to continue with instead of making them anew.
+    """
+    train = rows_of_split(dataset, "train") if "split" in dataset.column_names else dataset
+    reads_images = any(adapter.needs_image_features for adapter in adapters)
+    clusters = on_first(lambda: Clusters.load(known) if known is not None and known.is_file() else None)
+    if clusters is None and not reads_images:
+        clusters = on_first(lambda: assign(adapters, train, config.adapter_weight, batch_size_of(config)))
+    frozen, dataset, quarantine = frozen_features(encoder, dataset, config)
+    quarantine.check_share(len(dataset) + len(quarantine), config.max_bad_share)
+    if len(quarantine):
+        console().print(f"[yellow]bad images left out: {len(quarantine)}; quarantine.csv names them[/yellow]")
+    rows = _train_rows(dataset)
+    train = dataset.select(rows)
+    if clusters is None:
+        seen = with_features(train, frozen[rows])
+        clusters = on_first(lambda: assign(adapters, seen, config.adapter_weight, batch_size_of(config)))
+    clusters = clusters.select(list(train["id"]))
+    return Material(dataset, frozen, rows, clusters, describe(clusters, batch_size_of(config)), quarantine)
+
+
+def _train_rows(dataset: datasets.Dataset) -> NDArray[np.int64]:
+    if "split" not in dataset.column_names:
+        return np.arange(len(dataset))
+    return np.asarray(split_rows(dataset, "train"), dtype=np.int64)
+
+
+def frozen_features(
+    encoder: Encoder, dataset: datasets.Dataset, config: FitConfig
+) -> tuple[NDArray[np.floating], datasets.Dataset, Quarantine]:
+    """The encoder's outputs (n, D) for the images that decode, those n rows of the dataset, and the others."""
+    from wscl_embed.features import encode_images
+
+    found = encode_images(encoder, dataset, cache_dir=cache_dir(config), workers=config.workers, what="encoding images")
+    quarantine = Quarantine()
+    for row in found.bad:
+        quarantine.add(row.id, row.path, row.reason)
+    good = dataset if not found.bad else dataset.select(found.rows)
+    return found.values[:, 0], good, quarantine
+
+
+def cache_dir(config: FitConfig) -> Path:
+    from wscl_embed.features import default_cache_dir
+
+    return Path(config.cache_dir) if config.cache_dir else default_cache_dir()
+
+
+def with_features(dataset: datasets.Dataset, features: NDArray[np.floating]) -> datasets.Dataset:
+    """``dataset`` with the column ``image_features``, (n, D) float32, for adapters that look at the images."""
+    import datasets
+    import pyarrow as pa
+
+    from wscl_embed.dataset import quiet
+
+    values = np.ascontiguousarray(features, dtype=np.float32)
+    column = pa.FixedSizeListArray.from_arrays(pa.array(values.reshape(-1)), values.shape[1])
+    feature = datasets.Sequence(datasets.Value("float32"), length=values.shape[1])
+    with quiet():
+        return dataset.add_column("image_features", column, feature=feature)
