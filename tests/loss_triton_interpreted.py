@@ -71,7 +71,7 @@ def test_the_kernels_are_the_passes(
     kernels: Any, n_images: int, n_views: int, dim: int, own: slice, cross_view_only: bool, dtype: torch.dtype
 ) -> None:
     z = rows(n_images, n_views, dim, dtype)
-    weights = Weights(entries_of(torch.full((n_images,), -1), n_images, z.device), n_images, n_views, cross_view_only)
+    weights = Weights(entries_of(torch.full((n_images,), -1), n_images), n_images, n_views, cross_view_only)
     of_all, of_own = (Pairs(z, part, 5.0, weights, PairTerm()) for part in (slice(0, n_images), own))
     lse = passes.row_logsumexp(of_all)
     torch.testing.assert_close(kernels.row_logsumexp(z, own, 5.0, cross_view_only), lse[own])

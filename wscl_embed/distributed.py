@@ -36,16 +36,16 @@ def local_rank() -> int:
 def processes() -> Iterator[None]:
     """Join the processes ``torchrun`` started, for the duration of a ``with`` block; does nothing on one process.
 
-    NCCL where there are GPUs, else Gloo. Only the first process speaks.
+    NCCL for what is on GPUs, Gloo for the rest. Only the first process speaks.
     """
     global _objects
     if not launched() or dist.is_initialized():
         yield
         return
-    backend = "nccl" if torch.cuda.is_available() else "gloo"
-    if backend == "nccl":
+    on_gpus = torch.cuda.is_available()
+    if on_gpus:
         torch.cuda.set_device(local_rank())
-    dist.init_process_group(backend, timeout=TIMEOUT)
+    dist.init_process_group("cpu:gloo,cuda:nccl" if on_gpus else "gloo", timeout=TIMEOUT)
     _objects = cast(dist.ProcessGroup, dist.new_group(backend="gloo", timeout=TIMEOUT))
     console().quiet = rank() > 0
     try:

@@ -99,8 +99,8 @@ def cl_infonce(
     if not isinstance(temperature, Tensor) and temperature <= 0:
         raise ValueError(f"temperature must be above 0; got {temperature}.")
     term = _pair_term(denominator, q, lam)
-    entries, shard = gather_entries(entries_of(membership, len(z), z.device), z, group)
-    weights = Weights(entries, shard.n_images, z.shape[1], cross_view_only)
+    entries, shard = gather_entries(entries_of(membership, len(z)), z, group)
+    weights = Weights(entries, shard.n_images, z.shape[1], cross_view_only, z.device)
     dtype = z.dtype if z.dtype == torch.float64 else torch.float32
     # A plain number stays on the CPU, where reading it does not wait for the GPU.
     scale = 1 / torch.as_tensor(temperature, dtype=dtype)

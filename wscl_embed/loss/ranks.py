@@ -53,15 +53,17 @@ def gather_entries(entries: Entries, z: Tensor, group: dist.ProcessGroup | None)
         group = dist.group.WORLD
     if group is None or dist.get_world_size(group) == 1:
         return entries, Shard(None, [len(z)], 0)
-    header = torch.tensor([[*z.shape, len(entries.rows)]], device=z.device)
+    # What is counted on the CPU waits for no GPU; a group of NCCL alone has no way for it but the GPU.
+    device = torch.device("cpu") if "cpu:" in dist.get_backend_config(group) else z.device
+    header = torch.tensor([[*z.shape, len(entries.rows)]], device=device)
     n_ranks = dist.get_world_size(group)
     headers = _gather(header, [1] * n_ranks, group).tolist()
     if any(other[1:3] != headers[0][1:3] for other in headers):
         raise ValueError(f"the ranks' z must agree in views and dimensions; got {[tuple(h[:3]) for h in headers]}.")
     shard = Shard(group, [b for b, *_ in headers], dist.get_rank(group))
     counts = [nnz for *_, nnz in headers]
-    rows = entries.rows + shard.own.start
-    return Entries(*(_gather(part, counts, group) for part in (rows, entries.columns, entries.values))), shard
+    parts = (entries.rows + shard.own.start, entries.columns, entries.values)
+    return Entries(*(_gather(part.to(device), counts, group) for part in parts)), shard
 
 
 def _gather(rows: Tensor, counts: list[int], group: dist.ProcessGroup | None) -> Tensor:

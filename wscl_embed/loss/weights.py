@@ -32,13 +32,13 @@ class Positives(NamedTuple):
         return Positives(self.rows[other], self.columns[other], self.weights[other])
 
 
-def entries_of(membership: Tensor | sparse.csr_array, n_images: int, device: torch.device) -> Entries:
-    """The entries of a membership of any kind, on ``device``.
+def entries_of(membership: Tensor | sparse.csr_array, n_images: int) -> Entries:
+    """The entries of a membership of any kind, on its device: on the CPU, counting them waits for no GPU.
 
     Raises:
         ValueError: it is not one row for each of ``n_images`` images.
 
-    >>> entries_of(torch.tensor([7, -1, 2]), 3, torch.device("cpu")).rows
+    >>> entries_of(torch.tensor([7, -1, 2]), 3).rows
     tensor([0, 2])
     """
     if isinstance(membership, Tensor) and membership.layout == torch.strided:
@@ -47,15 +47,14 @@ def entries_of(membership: Tensor | sparse.csr_array, n_images: int, device: tor
                 f"membership must be ({n_images},) cluster ids or ({n_images}, K) sparse CSR; "
                 f"got a dense tensor of shape {tuple(membership.shape)}."
             )
-        rows = (membership >= 0).nonzero().squeeze(1)  # where the labels are: a CPU's do not wait for the GPU
-        ones = torch.ones(len(rows), dtype=torch.float64, device=device)
-        return Entries(rows.to(device), membership[rows].long().to(device), ones)
+        rows = (membership >= 0).nonzero().squeeze(1)
+        return Entries(rows, membership[rows].long(), torch.ones(len(rows), dtype=torch.float64, device=rows.device))
     indptr, columns, values = _csr_parts(membership)
     if len(indptr) != n_images + 1:
         raise ValueError(f"membership has {len(indptr) - 1} rows for {n_images} images.")
     counts = indptr.long().diff()
     rows = torch.repeat_interleave(torch.arange(n_images, device=counts.device), counts)
-    return Entries(rows.to(device), columns.long().to(device), values.to(device, torch.float64))
+    return Entries(rows, columns.long(), values.to(torch.float64))
 
 
 def _csr_parts(membership: Any) -> tuple[Tensor, Tensor, Tensor]:
@@ -72,29 +71,31 @@ class Weights:
     Attributes:
         total: (B,) float64, W_i = sum_j w_ij, the same for each view of an image; exactly 0 without a positive.
 
-    >>> entries = entries_of(torch.tensor([0, 0, -1]), 3, torch.device("cpu"))
+    >>> entries = entries_of(torch.tensor([0, 0, -1]), 3)
     >>> Weights(entries, n_images=3, n_views=2).total
     tensor([3., 3., 1.], dtype=torch.float64)
     >>> Weights(entries, n_images=3, n_views=2, cross_view_only=True).total
     tensor([2., 2., 1.], dtype=torch.float64)
     """
 
-    def __init__(self, entries: Entries, n_images: int, n_views: int, cross_view_only: bool = False) -> None:
+    def __init__(
+        self,
+        entries: Entries,
+        n_images: int,
+        n_views: int,
+        cross_view_only: bool = False,
+        device: torch.device | None = None,
+    ) -> None:
+        """Sort and count where ``entries`` are; what the loss works with goes to ``device`` (default: the same)."""
         self.cross_view_only = cross_view_only
         present, columns = torch.unique(entries.columns, return_inverse=True)
         shape = (n_images, len(present))
         # Coalesced: sorted by row, and an entry stored twice is the sum of both.
-        self._matrix = matrix = _sparse(entries.rows, columns, entries.values, shape).coalesce()
+        matrix = _sparse(entries.rows, columns, entries.values, shape).coalesce()
         rows, values = matrix.indices()[0], matrix.values()
-        self._square = values.new_zeros(n_images).index_add(0, rows, values * values)  # (B,) <m_b, m_b>
-        self.total = n_views - 1 + (n_views - cross_view_only) * self._others(len(present))
-
-    def _others(self, n_columns: int) -> Tensor:
-        """(B,) sum over the other images c of <m_b, m_c>."""
-        rows, columns, values = *self._matrix.indices(), self._matrix.values()
-        column_sum = values.new_zeros(n_columns).index_add(0, columns, values)
-        # Entry by entry, and not sum_k m_bk s_k - <m_b, m_b>: for a cluster of one image this is 0 without rounding.
-        return torch.zeros_like(self._square).index_add(0, rows, values * (column_sum[columns] - values))
+        square = values.new_zeros(n_images).index_add(0, rows, values * values)  # (B,) <m_b, m_b>
+        total = n_views - 1 + (n_views - cross_view_only) * _others(matrix)
+        self._matrix, self._square, self.total = (part.to(device or values.device) for part in (matrix, square, total))
 
     def pull(self, z: Tensor) -> Tensor:
         """(B, V, P) -> (B, V, P): sum_j w_ij z_j for every row i, as m_i (M^T Z) up to the row's own image."""
@@ -127,6 +128,14 @@ class Weights:
             *torch.searchsorted(rows, torch.tensor([images.start, images.stop], device=rows.device)).tolist()
         )
         return rows[within] - images.start, self._matrix.indices()[1][within], self._matrix.values()[within]
+
+
+def _others(matrix: Tensor) -> Tensor:
+    """(B,) sum over the other images c of <m_b, m_c>, of the coalesced (B, K) memberships."""
+    rows, columns, values = *matrix.indices(), matrix.values()
+    column_sum = values.new_zeros(matrix.shape[1]).index_add(0, columns, values)
+    # Entry by entry, and not sum_k m_bk s_k - <m_b, m_b>: for a cluster of one image this is 0 without rounding.
+    return values.new_zeros(len(matrix)).index_add(0, rows, values * (column_sum[columns] - values))
 
 
 def _sparse(rows: Tensor, columns: Tensor, values: Tensor, shape: tuple[int, int]) -> Tensor:
