@@ -14,8 +14,8 @@ from scipy import sparse
 from sklearn.cluster import DBSCAN, AgglomerativeClustering, BisectingKMeans
 from sklearn.metrics import adjusted_rand_score
 
-import wscl_embed.clusterers
-from wscl_embed.clusterers import cluster_rows, collapse_rows, default_n_clusters
+import wscl_embed.clusterers.kmeans
+from wscl_embed.clusterers import cluster_rows, collapse_rows, default_n_clusters, make_clustering
 from wscl_embed.errors import InputError
 
 
@@ -133,7 +133,7 @@ def test_kmeans_says_nothing_of_rows_that_differ_by_rounding() -> None:
 
 
 def test_mini_batches_find_the_blobs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(wscl_embed.clusterers, "MINI_BATCH_ROWS", 10)
+    monkeypatch.setattr(wscl_embed.clusterers.kmeans, "MINI_BATCH_ROWS", 10)
     features, truth = blobs()
     first, second = (cluster_rows(features, "kmeans", n_clusters=3, seed=2) for _ in range(2))
     assert adjusted_rand_score(truth, first) == 1
@@ -193,3 +193,42 @@ def test_labels_of_another_length_are_refused() -> None:
 
     with pytest.raises(InputError, match=r"labels of shape \(1,\) for 2 rows"):
         cluster_rows(np.eye(2), Short())
+
+
+class Doubtful:
+    """Two clusters, in which it believes as much as it is told to."""
+
+    def __init__(self, probabilities: list[float]) -> None:
+        self.probabilities = probabilities
+
+    def fit_predict(self, X: Any) -> NDArray[np.int64]:
+        self.probabilities_ = np.array(self.probabilities)
+        return np.array([1, 0, -1])
+
+
+def test_probabilities_of_any_object_are_strengths() -> None:
+    made = make_clustering(np.eye(3), Doubtful([1.0, 0.25, 0.0]))
+    assert made.labels.tolist() == [1, 0, -1]
+    assert made.strengths is not None
+    assert made.strengths[:2].tolist() == [1.0, 0.25]
+    # A row in a cluster stays in it, however little the clusterer believes in that.
+    weak = make_clustering(np.eye(3), Doubtful([1.0, 0.0, 0.0])).strengths
+    assert weak is not None
+    assert 0 < weak[1] < 1e-3
+
+
+@pytest.mark.parametrize(
+    ("probabilities", "said"), [([1.0], r"probabilities_ of shape \(1,\)"), ([1.0, 2.0, 0.0], r"outside \[0, 1\]")]
+)
+def test_probabilities_that_are_none_are_refused(probabilities: list[float], said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        make_clustering(np.eye(3), Doubtful(probabilities))
+
+
+def test_strengths_come_from_the_clusterers_that_have_them() -> None:
+    features, _ = blobs()
+    made = make_clustering(features, "hdbscan", min_cluster_size=20)
+    assert made.strengths is not None
+    assert made.strengths.dtype == np.float32
+    assert 0 < made.strengths.min() < made.strengths.max() == 1
+    assert make_clustering(features, "kmeans").strengths is None

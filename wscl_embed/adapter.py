@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from wscl_embed.clusterers import Features, check_clusterer, cluster_rows
+from wscl_embed.clusterers import Clustering, Features, check_clusterer, make_clustering
 from wscl_embed.clusters import Clusters
 from wscl_embed.errors import InputError
 
@@ -90,9 +90,9 @@ class Adapter:
         """(n, F) array or CSR, one row a record. A row of zeros or with a NaN has no signal and becomes noise."""
         raise NotImplementedError(f"{type(self).__name__} must implement features() or override assign().")
 
-    def cluster(self, features: Features) -> NDArray[np.int64]:
-        """(m,) labels, -1 for noise, of the (m, F) rows that carry a signal."""
-        return cluster_rows(
+    def cluster(self, features: Features) -> Clustering:
+        """The clusters, and noise, of the (m, F) rows that carry a signal."""
+        return make_clustering(
             features,
             self.clusterer,
             n_clusters=self.n_clusters,
@@ -117,7 +117,7 @@ class Adapter:
         if not present.any():
             raise self.no_signal(dataset)
         labels = np.full(len(dataset), -1, dtype=np.int64)
-        labels[present] = self.cluster(features if present.all() else features[present])
+        labels[present] = self.cluster(features if present.all() else features[present]).labels
         labels = renumber(labels)
         return Clusters.from_labels(list(dataset["id"]), labels, name=self.name, terms=self.terms(dataset, labels))
 

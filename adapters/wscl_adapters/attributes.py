@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from wscl_embed.adapter import Adapter, option
-from wscl_embed.clusterers import Features, cluster_rows
+from wscl_embed.clusterers import Clustering, Features, make_clustering
 from wscl_embed.errors import InputError
 from wscl_embed.terms import describing_terms
 
@@ -81,9 +81,9 @@ class AttributesAdapter(Adapter):
             indicated[indicator.rows, column] = 1
         return np.hstack([_presence({name: table[name] for name, _ in kept}, len(dataset)), indicated])
 
-    def cluster(self, features: Features) -> NDArray[np.int64]:
-        """One cluster per distinct row for ``exact``, the clusterer's labels otherwise."""
-        return cluster_rows(features, "exact") if self.method == "exact" else super().cluster(features)
+    def cluster(self, features: Features) -> Clustering:
+        """One cluster per distinct row for ``exact``, the clusterer's otherwise."""
+        return make_clustering(features, "exact") if self.method == "exact" else super().cluster(features)
 
     def terms(self, dataset: datasets.Dataset, labels: NDArray[np.int64]) -> Sequence[Sequence[str]]:
         """The joint value of each cluster (``exact``), or the values that are most characteristic of it."""
