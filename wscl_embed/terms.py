@@ -5,24 +5,36 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Sequence
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+if TYPE_CHECKING:
+    from scipy import sparse
+
 # What makes an emoji of a punctuation mark: variation selector 16 and the keycap, as in "#\ufe0f\u20e3".
 EMOJI_SUFFIXES = ("\ufe0f", "\u20e3")
+VARIATION_SELECTORS = ("\ufe0e", "\ufe0f")
+JOINER = "\u200d"
 
 
 @lru_cache(maxsize=1 << 17)
 def normalise_term(text: str) -> str:
     """One form for what people write in several: a tag or a word in NFKC, casefolded, without surrounding punctuation.
 
-    Emoji (with their joiners and variation selectors), combining marks, inner hyphens and underscores stay; runs of
-    white space become one space. What holds no letter, digit or symbol becomes the empty string. Idempotent.
+    Emoji (with the joiners inside them), combining marks, inner hyphens and underscores stay; runs of white space
+    become one space. Invisible characters that tell no two words apart go: joiners and direction marks between letters,
+    soft hyphens, and the variation selectors after a symbol. What holds no letter, digit or symbol becomes the empty
+    string. Idempotent.
 
     >>> [normalise_term(text) for text in ("#Sun!", "ＢＥＡＣＨ", "_rock-n-roll_", "हिन्दी", "❤️", "#️⃣", "--")]
-    ['sun', 'beach', 'rock-n-roll', 'हिन्दी', '❤️', '#️⃣', '']
+    ['sun', 'beach', 'rock-n-roll', 'हिन्दी', '❤', '#️⃣', '']
+    >>> [normalise_term(text) for text in ("sun\\u200dset", "\\u200fשמש", "👩\\u200d👧")] == ["sunset", "שמש", "👩\\u200d👧"]
+    True
     """
+    if text.isascii() and text.isalnum():
+        return text.lower()
     term = _fold(" ".join(text.split()))
     while term != text:
         text, term = term, _fold(" ".join(term.split()))
@@ -35,13 +47,35 @@ def normalise_term(text: str) -> str:
 
 
 def _fold(text: str) -> str:
-    return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
+    folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
+    return folded if folded.isascii() else _visible(folded)
+
+
+def _visible(text: str) -> str:
+    """``text`` without the invisible characters that tell no two words apart."""
+    kept: list[str] = []
+    for char, following in zip(text, f"{text[1:]} ", strict=True):
+        after_symbol = bool(kept) and unicodedata.category(kept[-1])[0] == "S"
+        if char in VARIATION_SELECTORS:
+            invisible = after_symbol  # elsewhere it makes an emoji of a letter or a digit
+        elif char == JOINER:
+            invisible = not (after_symbol and unicodedata.category(following)[0] == "S")
+        else:
+            invisible = unicodedata.category(char) == "Cf" and not _spells_flag(char)
+        if not invisible:
+            kept.append(char)
+    return "".join(kept)
+
+
+def _spells_flag(char: str) -> bool:
+    """Whether ``char`` is one of the invisible letters in the emoji of a regional flag."""
+    return "\U000e0020" <= char <= "\U000e007f"
 
 
 def _is_edge(char: str, *, leading: bool = False) -> bool:
     """Whether ``char`` is stripped at an end: punctuation, separators, controls; at the front also marks, which have
     lost their letter. The invisible letters that spell regional flags end those emoji and stay."""
-    if "\U000e0020" <= char <= "\U000e007f":
+    if _spells_flag(char):
         return leading
     kind = unicodedata.category(char)
     return kind[0] in ("PZM" if leading else "PZ") or kind in ("Cc", "Cf")
@@ -57,13 +91,10 @@ def words(text: str) -> list[str]:
 
 
 def describing_terms(tokens: Sequence[Sequence[str]], labels: NDArray[np.int64], *, top: int = 5) -> list[list[str]]:
-    """The ``top`` terms of each cluster by class-based TF-IDF.
-
-    The weight of term t in cluster c is (share of t among the tokens of c) * log(1 + A / f_t), with A the mean number
-    of tokens a cluster and f_t the number of t in all clusters. Equal weights stand in alphabetical order.
+    """The ``top`` terms of each cluster by class-based TF-IDF; see `describing_columns`.
 
     Args:
-        tokens: n lists of terms, one a record.
+        tokens: n lists of terms, one a record; a term may occur several times in it.
         labels: (n,) cluster of each record, 0..K-1; records of negative label (noise) are left out.
 
     >>> describing_terms([["sun", "sea"], ["sun"], ["snow", "sea"]], np.array([0, 0, 1]), top=1)
@@ -71,22 +102,43 @@ def describing_terms(tokens: Sequence[Sequence[str]], labels: NDArray[np.int64],
     """
     from scipy import sparse
 
+    position: dict[str, int] = {}
+    columns = [position.setdefault(term, len(position)) for record in tokens for term in record]
+    ends = np.cumsum([0, *map(len, tokens)])
+    counts = sparse.csr_array((np.ones(len(columns)), columns, ends), shape=(len(tokens), len(position)))
+    return describing_columns(counts, list(position), labels, top=top)
+
+
+def describing_columns(
+    counts: sparse.csr_array, terms: Sequence[str], labels: NDArray[np.int64], *, top: int = 5
+) -> list[list[str]]:
+    """The ``top`` terms of each cluster by class-based TF-IDF.
+
+    The weight of term t in cluster c is (share of t among the tokens of c) * log(1 + A / f_t), with A the mean number
+    of tokens a cluster and f_t the number of t in all clusters. Equal weights stand in alphabetical order.
+
+    Args:
+        counts: (n, V) CSR, how often each record has each term.
+        terms: the V terms.
+        labels: (n,) cluster of each record, 0..K-1; records of negative label (noise) are left out.
+    """
+    from scipy import sparse
+
     k = int(labels.max(initial=-1)) + 1
-    pairs = [
-        (label, term) for label, record in zip(labels.tolist(), tokens, strict=True) if label >= 0 for term in record
-    ]
-    if not pairs:
+    present = np.flatnonzero(labels >= 0)
+    shape = (k, counts.shape[0])
+    one_hot = sparse.csr_array((np.ones(len(present)), (labels[present], present)), shape=shape)
+    totals = sparse.csr_array(one_hot @ counts)  # (K, V)
+    if not totals.nnz:
         return [[] for _ in range(k)]
-    vocabulary = sorted({term for _, term in pairs})
-    position = {term: column for column, term in enumerate(vocabulary)}
-    rows = np.array([label for label, _ in pairs])
-    columns = np.array([position[term] for _, term in pairs])
-    counts = sparse.csr_array((np.ones(len(pairs)), (rows, columns)), shape=(k, len(vocabulary)))
-    rarity = np.log1p(len(pairs) / k / counts.sum(axis=0))
+    frequency = totals.sum(axis=0)
+    rarity = np.log1p(frequency.sum() / k / np.maximum(frequency, 1))
+    order = np.empty(len(terms), dtype=np.int64)
+    order[sorted(range(len(terms)), key=terms.__getitem__)] = np.arange(len(terms))
     described = []
-    for a, b in zip(counts.indptr[:-1], counts.indptr[1:], strict=True):
+    for a, b in zip(totals.indptr[:-1], totals.indptr[1:], strict=True):
+        columns = totals.indices[a:b]
         # The share divides by a constant of the cluster, so it leaves the order as it is.
-        weights = counts.data[a:b] * rarity[counts.indices[a:b]]
-        best = np.lexsort((counts.indices[a:b], -weights))[:top]
-        described.append([vocabulary[column] for column in counts.indices[a:b][best]])
+        weights = totals.data[a:b] * rarity[columns]
+        described.append([terms[column] for column in columns[np.lexsort((order[columns], -weights))[:top]]])
     return described
