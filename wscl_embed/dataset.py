@@ -11,6 +11,7 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +27,9 @@ HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 BRACES = re.compile(r"\{(\d+)\.\.(\d+)\}")
 
 
-def load_dataset(path_or_name: str | Path, *, split: str | None = None, id_column: str = "id") -> datasets.Dataset:
+def load_dataset(
+    path_or_name: str | Path, *, split: str | None = None, id_column: str = "id", images: bool = True
+) -> datasets.Dataset:
     """Load images with their signals. Images are neither decoded nor, where they are files, read.
 
     ======================================================== ====================================================
@@ -48,19 +51,22 @@ def load_dataset(path_or_name: str | Path, *, split: str | None = None, id_colum
         split: only the rows with this value in the column ``split``.
         id_column: the column with the ids (strings or integers), which becomes ``id``. Where there is no ``id``, the
             file name is the id, in tars the key, in tables without file names the number of the row.
+        images: False for the signals alone: then tables and metadata without images will do.
 
     Returns:
         A dataset with the columns ``id`` (unique strings), ``image`` (``datasets.Image(decode=False)``: each value
-        has ``bytes`` and ``path``, see `image_source`), and all others as found. ``split`` is among them if the
-        dataset has splits.
+        has ``bytes`` and ``path``, see `image_source`; not there with ``images=False``), and all others as found.
+        ``split`` is among them if the dataset has splits.
 
     Raises:
         InputError: nothing there that can be read, or something in it that must be mended first, with its place.
     """
     with quiet():
-        source = find_source(path_or_name)
+        source = find_source(path_or_name, images=images)
         if len(source.dataset) == 0:
             raise InputError(f"{path_or_name}: the dataset is empty.")
+        if not images and "image" in source.dataset.column_names:
+            source = replace(source, dataset=source.dataset.remove_columns("image"))
         dataset = finish(source, id_column)
         return dataset if split is None else rows_of_split(dataset, split)
 
@@ -127,42 +133,42 @@ def unit_hash(text: str) -> float:
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:6], "big") / 2**48
 
 
-def find_source(path_or_name: str | Path) -> Source:
+def find_source(path_or_name: str | Path, *, images: bool = True) -> Source:
     """Choose the reader for what is at ``path_or_name``."""
     path = Path(path_or_name).expanduser()
     text = str(path_or_name)
     if not text:
         raise InputError("the path or name of the dataset is empty.")
     if path.is_dir():
-        return read_folder(path)
+        return read_folder(path, images=images)
     if path.is_file():
-        return read_files([path])
+        return read_files([path], images=images)
     if not path.exists() and re.search(r"[*?\[{]", text):
-        return read_files(expand(str(path)))
+        return read_files(expand(str(path)), images=images)
     # `data/fashon` beside a folder `data` is a typing error, not a dataset of the user "data".
     named_like_hub = HUB_NAME.fullmatch(text) and path.suffix.lower() not in FILE_SUFFIXES
     if isinstance(path_or_name, Path) or not named_like_hub or ("/" in text and path.parent.is_dir()):
         raise InputError(f"{text}: there is no such file or folder.")
     from wscl_embed.readers.tables import read_hub
 
-    return read_hub(text)
+    return read_hub(text, images=images)
 
 
-def read_folder(folder: Path) -> Source:
+def read_folder(folder: Path, *, images: bool = True) -> Source:
     """Read a folder of whichever layout it has."""
     from wscl_embed.readers.folders import find_metadata, read_class_folders, read_image_folder
     from wscl_embed.readers.tables import read_saved
 
     saved = (folder / "dataset_dict.json").is_file() or (folder / "state.json").is_file()
     if saved:
-        return read_saved(folder)
+        return read_saved(folder, images=images)
     metadata = find_metadata(folder)
     if metadata:
-        return read_image_folder(folder, metadata)
+        return read_image_folder(folder, metadata, images=images)
     for pattern in ("*.parquet", "data/*.parquet", "*.tar"):
         files = sorted(folder.glob(pattern))
         if files:
-            return read_files(files)
+            return read_files(files, images=images)
     source = read_class_folders(folder)
     if source is None:
         raise InputError(
@@ -172,7 +178,7 @@ def read_folder(folder: Path) -> Source:
     return source
 
 
-def read_files(paths: Sequence[Path]) -> Source:
+def read_files(paths: Sequence[Path], *, images: bool = True) -> Source:
     """Read files of one kind, told by their suffix."""
     from wscl_embed.readers.folders import read_image_folder
     from wscl_embed.readers.tables import read_parquet
@@ -180,11 +186,11 @@ def read_files(paths: Sequence[Path]) -> Source:
 
     suffixes = {path.suffix.lower() for path in paths}
     if len(paths) == 1 and (suffixes <= {".jsonl", ".csv"} or paths[0].name == "metadata.parquet"):
-        return read_image_folder(paths[0].parent, paths)
+        return read_image_folder(paths[0].parent, paths, images=images)
     if suffixes == {".tar"}:
         return read_tars(paths)
     if suffixes == {".parquet"}:
-        return read_parquet(paths)
+        return read_parquet(paths, images=images)
     raise InputError(
         f"{paths[0]}: not a kind of file datasets are read from: .parquet, .tar, or one metadata file (.jsonl, .csv)."
     )
@@ -226,10 +232,13 @@ def finish(source: Source, id_column: str) -> datasets.Dataset:
     texts = [id_text(value, source.place, row) for row, value in enumerate(ids)]
     check_unique(texts, source.place)
     dataset = dataset.remove_columns([name for name in {"id", id_column} if name in dataset.column_names])
-    dataset = dataset.add_column("id", texts).cast_column("image", datasets.Image(decode=False))
-    signals = [name for name in dataset.column_names if name not in ("id", "image", "split")]
-    last = ["split"] if "split" in dataset.column_names else []
-    return dataset.select_columns(["id", "image", *signals, *last])
+    dataset = dataset.add_column("id", texts)
+    if "image" in dataset.column_names:
+        dataset = dataset.cast_column("image", datasets.Image(decode=False))
+    first = [name for name in ("id", "image") if name in dataset.column_names]
+    last = [name for name in ("split",) if name in dataset.column_names]
+    signals = [name for name in dataset.column_names if name not in (*first, *last)]
+    return dataset.select_columns([*first, *signals, *last])
 
 
 def id_text(value: Any, place: Callable[[int], str], row: int) -> str:

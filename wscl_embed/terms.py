@@ -30,8 +30,8 @@ def normalise_term(text: str) -> str:
 
     >>> [normalise_term(text) for text in ("#Sun!", "ＢＥＡＣＨ", "_rock-n-roll_", "हिन्दी", "❤️", "#️⃣", "--")]
     ['sun', 'beach', 'rock-n-roll', 'हिन्दी', '❤', '#️⃣', '']
-    >>> [normalise_term(text) for text in ("sun\\u200dset", "\\u200fשמש", "👩\\u200d👧")] == ["sunset", "שמש", "👩\\u200d👧"]
-    True
+    >>> [normalise_term(text) for text in ("sun\\u200dset", "\\u200fשמש")]
+    ['sunset', 'שמש']
     """
     if text.isascii() and text.isalnum():
         return text.lower()

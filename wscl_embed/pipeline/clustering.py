@@ -30,7 +30,7 @@ def cluster(
     """Turn signals into `Clusters` and say what they are, without training.
 
     Args:
-        data: what `wscl_embed.load_dataset` takes, or such a dataset.
+        data: what `wscl_embed.load_dataset` takes, or such a dataset; no images are needed, unless by an adapter.
         adapter: as in `fit`.
         output: a Parquet file to write them to.
         adapter_weight: one weight an adapter. Default: all 1.
@@ -51,9 +51,11 @@ def cluster(
             on_first(lambda: check_file(Path(output), overwrite))
         names = [adapter] if isinstance(adapter, (str, Adapter)) else list(adapter)
         adapters = [make_adapter(one) for one in names]
-        dataset = stages.open_split(data, split)
+        reads_images = any(one.needs_image_features for one in adapters)
+        dataset = stages.open_split(data, split, images=reads_images)
         config = make_config({"data": "-", "adapter": ["-"], "output": "-", **encoder_options})
-        if any(one.needs_image_features for one in adapters):
+        if reads_images:
+            stages.check_images(dataset)
             features, good, quarantine = stages.frozen_features(stages.open_encoder(config), dataset, config)
             quarantine.check_share(len(dataset), config.max_bad_share)
             dataset = stages.with_features(good, features)

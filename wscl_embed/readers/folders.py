@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from wscl_embed.errors import InputError
-from wscl_embed.readers.metadata import METADATA_SUFFIXES, read_metadata, show
+from wscl_embed.readers.metadata import METADATA_SUFFIXES, Place, read_metadata, show
 from wscl_embed.readers.source import SPLIT_NAMES, Fence, Source, check_utf8, image_column
 
 if TYPE_CHECKING:
@@ -38,17 +38,21 @@ def find_metadata(folder: Path) -> list[Path]:
     return []
 
 
-def read_image_folder(folder: Path, metadata: Sequence[Path]) -> Source:
+def read_image_folder(folder: Path, metadata: Sequence[Path], *, images: bool = True) -> Source:
     """Images on disk, described by metadata files whose ``file_name`` is relative to the metadata file.
 
     The path of a row that would lead out of ``folder`` begins with `OUTSIDE`. A file that is missing is found out when
-    it is decoded. Of metadata files in subfolders, the name of the subfolder is the split.
+    it is decoded. Of metadata files in subfolders, the name of the subfolder is the split. Without ``images``,
+    ``file_name`` need not be there, and where it is gives the ids alone.
     """
     import datasets
 
     table, places = read_metadata(metadata)
     if not places:
         raise InputError(f"{names(metadata)}: the dataset is empty.")
+    if not images and "file_name" not in table.column_names:
+        ids = [str(row) for row in range(len(places))]
+        return Source(datasets.Dataset(with_splits(table, folder, places)), ids, lambda row: show(places[row]))
     if "file_name" not in table.column_names:
         raise InputError(
             f"{names(metadata)}: no column 'file_name', the path of each image relative to the metadata file. "
@@ -56,23 +60,27 @@ def read_image_folder(folder: Path, metadata: Sequence[Path]) -> Source:
         )
     if "image" in table.column_names:
         raise InputError(f"{names(metadata)}: a column 'image' beside 'file_name'; rename it, images go by that name.")
-    fence = Fence(folder)
-    paths: list[str] = []
-    ids: list[str] = []
-    splits: list[str] = []
-    subfolders = {path: "" if path.parent == folder else path.parent.name for path in metadata}
-    for name, place in zip(table.column("file_name").to_pylist(), places, strict=True):
+    file_names = table.column("file_name").to_pylist()
+    for name, place in zip(file_names, places, strict=True):
         if not isinstance(name, str) or not name:
             raise InputError(f"{show(place)}: file_name is {name!r}; it must be the path of an image.")
-        metadata_file = place[0]
-        subfolder = subfolders[metadata_file]
-        paths.append(fence.locate(metadata_file.parent, name))
-        ids.append(f"{subfolder}/{name}" if subfolder else name)
-        splits.append(SPLIT_NAMES.get(subfolder.lower(), subfolder))
-    table = table.drop_columns(["file_name"]).append_column("image", image_column(paths))
-    if any(subfolders.values()) and "split" not in table.column_names:
-        table = append_strings(table, "split", splits)
-    return Source(datasets.Dataset(table), ids, lambda row: show(places[row]))
+    table = table.drop_columns(["file_name"])
+    if images:
+        fence = Fence(folder)
+        located = zip(file_names, places, strict=True)
+        paths = [fence.locate(metadata_file.parent, name) for name, (metadata_file, _) in located]
+        table = table.append_column("image", image_column(paths))
+    prefixes = {path: "" if path.parent == folder else f"{path.parent.name}/" for path in metadata}
+    ids = [f"{prefixes[path]}{name}" for name, (path, _) in zip(file_names, places, strict=True)]
+    return Source(datasets.Dataset(with_splits(table, folder, places)), ids, lambda row: show(places[row]))
+
+
+def with_splits(table: pa.Table, folder: Path, places: Sequence[Place]) -> pa.Table:
+    """``table`` with the subfolders of ``folder`` its rows come from as ``split``, unless it has one."""
+    if "split" in table.column_names or all(path.parent == folder for path, _ in places):
+        return table
+    subfolders = ["" if path.parent == folder else path.parent.name for path, _ in places]
+    return append_strings(table, "split", [SPLIT_NAMES.get(name.lower(), name) for name in subfolders])
 
 
 def read_class_folders(folder: Path) -> Source | None:

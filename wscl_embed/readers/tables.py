@@ -21,7 +21,7 @@ BINARY_COLUMNS = ("image", "jpg", "jpeg", "png", "webp", "image_bytes")
 SHARD = re.compile(r"([A-Za-z]+)-\d+-of-\d+")
 
 
-def read_parquet(paths: Sequence[Path]) -> Source:
+def read_parquet(paths: Sequence[Path], *, images: bool = True) -> Source:
     """Parquet files with image bytes, memory-mapped from the cache of Hugging Face ``datasets``.
 
     Where all are named like shards of splits (``train-00000-of-00002.parquet``), they become a column ``split``. An
@@ -56,7 +56,7 @@ def read_parquet(paths: Sequence[Path]) -> Source:
     except Exception as error:  # `datasets` wraps what went wrong, in kinds that differ between its versions.
         others = f" and the {len(paths) - 1} files beside it" if len(paths) > 1 else ""
         raise InputError(f"{paths[0]}{others}: cannot be read ({innermost(error)}).") from error
-    dataset = with_images(dataset, paths[0], Fence(paths[0].parent), base=paths[0].parent)
+    dataset = with_images(dataset, paths[0], Fence(paths[0].parent), base=paths[0].parent, images=images)
     shards = [SHARD.match(path.name) for path in paths]
     splits = [SPLIT_NAMES.get(match[1].lower(), "") if match else "" for match in shards]
     if all(splits) and "split" not in dataset.column_names:
@@ -70,7 +70,7 @@ def read_parquet(paths: Sequence[Path]) -> Source:
     return Source(dataset, path_ids(dataset), place)
 
 
-def read_saved(folder: Path) -> Source:
+def read_saved(folder: Path, *, images: bool = True) -> Source:
     """A folder written by `Dataset.save_to_disk`; the names of a DatasetDict become a column ``split``."""
     import datasets
 
@@ -78,10 +78,10 @@ def read_saved(folder: Path) -> Source:
         loaded = datasets.load_from_disk(str(folder))
     except Exception as error:  # As in `read_parquet`.
         raise InputError(f"{folder}: a saved dataset that cannot be read ({innermost(error)}).") from error
-    return joined(loaded, folder, Fence(folder))
+    return joined(loaded, folder, Fence(folder), images=images)
 
 
-def read_hub(name: str) -> Source:
+def read_hub(name: str, *, images: bool = True) -> Source:
     """All splits of a dataset on the Hugging Face Hub. Code that comes with a dataset is never run.
 
     Raises:
@@ -101,19 +101,21 @@ def read_hub(name: str) -> Source:
             f"({innermost(error)})."
         ) from error
     fence = Fence(datasets.config.HF_DATASETS_CACHE, huggingface_hub.constants.HF_HUB_CACHE)
-    return joined(loaded, name, fence)
+    return joined(loaded, name, fence, images=images)
 
 
-def joined(loaded: datasets.Dataset | Mapping[str, datasets.Dataset], name: str | Path, fence: Fence) -> Source:
+def joined(
+    loaded: datasets.Dataset | Mapping[str, datasets.Dataset], name: str | Path, fence: Fence, *, images: bool = True
+) -> Source:
     """One dataset of all splits, with their names in a column ``split``. A row without a name gets a number as id."""
     import datasets
 
     if not isinstance(loaded, Mapping):
-        dataset = with_images(loaded, name, fence)
+        dataset = with_images(loaded, name, fence, images=images)
         return Source(dataset, path_ids(dataset), lambda row: f"{name}: row {row + 1}")
     parts = []
     for split, part in loaded.items():
-        part = with_images(part, f"{name}: {split}", fence)
+        part = with_images(part, f"{name}: {split}", fence, images=images)
         part = part.remove_columns([column for column in ["split"] if column in part.column_names])
         parts.append(part.add_column("split", [str(split)] * len(part)))
     try:
@@ -125,19 +127,26 @@ def joined(loaded: datasets.Dataset | Mapping[str, datasets.Dataset], name: str 
 
 
 def with_images(
-    dataset: datasets.Dataset, name: str | Path, fence: Fence, base: Path | None = None
+    dataset: datasets.Dataset, name: str | Path, fence: Fence, base: Path | None = None, *, images: bool = True
 ) -> datasets.Dataset:
     """``dataset`` with its images in ``image`` as struct<bytes, path>, class labels as their names.
 
     An image without bytes is one on disk. With ``base`` its path is relative to that folder; without, it is as
-    `datasets` wrote it. Either way, a path outside ``fence`` begins with `OUTSIDE`.
+    `datasets` wrote it. Either way, a path outside ``fence`` begins with `OUTSIDE`. Without ``images``, a dataset that
+    has none will do.
     """
     import datasets
 
-    found = find_images(dataset, name)
-    if found != "image":
-        if "image" in dataset.column_names:  # such as the address an image came from
-            dataset = dataset.rename_column("image", "image_other")
+    found = find_images(dataset)
+    if found is None and images:
+        kinds = ", ".join(f"{field.name} ({field.type})" for field in dataset.features.arrow_schema)
+        raise InputError(
+            f"{name}: no column with images: none is a struct of bytes and path, nor a binary column called "
+            f"{', '.join(BINARY_COLUMNS)}. There are: {kinds}."
+        )
+    if found != "image" and "image" in dataset.column_names:  # such as the address an image came from
+        dataset = dataset.rename_column("image", "image_other")
+    if found is not None and found != "image":
         dataset = dataset.rename_column(found, "image")
     for column, feature in dataset.features.items():
         if column == "image" or isinstance(feature, datasets.Image):
@@ -151,10 +160,10 @@ def with_images(
             return fence.locate(base, path)
         return path if fence.holds(path) else OUTSIDE + path
 
-    return with_paths(dataset, fenced)
+    return dataset if found is None else with_paths(dataset, fenced)
 
 
-def find_images(dataset: datasets.Dataset, name: str | Path) -> str:
+def find_images(dataset: datasets.Dataset) -> str | None:
     """The column with the images: a struct of bytes and path (``image`` before others), or one of `BINARY_COLUMNS`."""
     import datasets
     import pyarrow as pa
@@ -168,10 +177,7 @@ def find_images(dataset: datasets.Dataset, name: str | Path) -> str:
     for column in BINARY_COLUMNS:
         if column in dataset.column_names and is_binary(schema.field(column).type):
             return column
-    raise InputError(
-        f"{name}: no column with images: none is a struct of bytes and path, nor a binary column called "
-        f"{', '.join(BINARY_COLUMNS)}. There are: {', '.join(f'{field.name} ({field.type})' for field in schema)}."
-    )
+    return None
 
 
 def is_binary(kind: pa.DataType) -> bool:
@@ -214,6 +220,8 @@ def path_ids(dataset: datasets.Dataset, otherwise: Sequence[str] | None = None) 
     """
     import pyarrow.compute as pc
 
+    if "image" not in dataset.column_names:
+        return otherwise or [str(row) for row in range(len(dataset))]
     paths = pc.struct_field(dataset.data.column("image"), "path").to_pylist()
     good = all(path and not Path(path).is_absolute() and not path.startswith(OUTSIDE) for path in paths)
     if good and len(set(paths)) == len(paths):

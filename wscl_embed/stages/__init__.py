@@ -1,7 +1,7 @@
 """The stages `wscl_embed.pipeline` strings together, each a function of what the one before made."""
 
 from wscl_embed.stages.clustering import assign
-from wscl_embed.stages.inputs import check_label_column, open_dataset, open_encoder, open_split
+from wscl_embed.stages.inputs import check_images, check_label_column, open_dataset, open_encoder, open_split
 from wscl_embed.stages.material import Material, frozen_features, prepare, with_features
 from wscl_embed.stages.results import begin, compare_embeddings, held_out_rows, score, store_attributes, write_results
 from wscl_embed.stages.tuning import tune
@@ -10,6 +10,7 @@ __all__ = [
     "Material",
     "assign",
     "begin",
+    "check_images",
     "check_label_column",
     "compare_embeddings",
     "frozen_features",

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 def open_dataset(data: str | Path | datasets.Dataset, config: FitConfig) -> datasets.Dataset:
     """The dataset with a ``split`` column, held out here when it has none and labels are there to score by."""
     dataset = load_dataset(data) if isinstance(data, (str, Path)) else data
+    check_images(dataset)
     if config.label_column is None:
         return dataset
     check_label_column(dataset, config.label_column)
@@ -33,10 +34,20 @@ def open_dataset(data: str | Path | datasets.Dataset, config: FitConfig) -> data
     return dataset
 
 
-def open_split(data: str | Path | datasets.Dataset, split: str | None) -> datasets.Dataset:
-    """The rows of ``split``, or all of them."""
-    dataset = load_dataset(data) if isinstance(data, (str, Path)) else data
+def open_split(data: str | Path | datasets.Dataset, split: str | None, *, images: bool = True) -> datasets.Dataset:
+    """The rows of ``split``, or all of them. Without ``images``, a dataset of signals alone will do."""
+    dataset = load_dataset(data, images=images) if isinstance(data, (str, Path)) else data
     return dataset if split is None else rows_of_split(dataset, split)
+
+
+def check_images(dataset: datasets.Dataset) -> None:
+    """Refuse a dataset without images, where they are needed."""
+    if "image" not in dataset.column_names:
+        raise InputError(
+            f"the dataset has no column 'image' with its images, but {', '.join(dataset.column_names)} alone. "
+            "wscl_embed.load_dataset gives it one from files; without images only `cluster` works, and with "
+            "adapters that read no images."
+        )
 
 
 def check_label_column(dataset: datasets.Dataset, column: str) -> None:
