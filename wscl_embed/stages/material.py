@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wscl_embed.adapter import Adapter
+from wscl_embed.cache import default_cache_dir
 from wscl_embed.clusters import Clusters
 from wscl_embed.config import FitConfig
 from wscl_embed.dataset import rows_of_split, split_rows
@@ -99,8 +100,6 @@ def frozen_features(
 
 
 def cache_dir(config: FitConfig) -> Path:
-    from wscl_embed.features import default_cache_dir
-
     return Path(config.cache_dir) if config.cache_dir else default_cache_dir()
 
 
