@@ -9,6 +9,8 @@ from typing import Any
 import datasets
 import numpy as np
 import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
 from scipy import sparse
 
 import wscl_adapters.attributes
@@ -43,14 +45,14 @@ def as_columns() -> datasets.Dataset:
     return datasets.Dataset.from_dict({"id": [str(row) for row in range(len(ROWS))], **columns})
 
 
+def slow_known(value: Any) -> bool:
+    return value is not None and value != [] and value == value and (not isinstance(value, str) or bool(value.strip()))
+
+
 def slow_partition(rows: list[tuple[Any, ...]], top_k: int) -> list[Any]:
     """One key a record, None for noise, straight from the definition."""
 
-    def known(value: Any) -> bool:
-        return (
-            value is not None and value != [] and value == value and (not isinstance(value, str) or bool(value.strip()))
-        )
-
+    known = slow_known
     records = [row for row in rows if any(known(value) for value in row)]
     tests: list[tuple[int, Any]] = []  # (attribute, what is asked of its value), attributes and values in order of name
     for attribute in sorted(range(4), key=lambda a: NAMES[a]):
@@ -59,7 +61,8 @@ def slow_partition(rows: list[tuple[Any, ...]], top_k: int) -> list[Any]:
             tests.append((attribute, lambda value: value is True))
         elif NAMES[attribute] == "price":
             middle = statistics.median(values)
-            tests.append((attribute, lambda value, middle=middle: value > middle))
+            strict = max(values) > middle  # nothing lies over the median where half the values are the greatest
+            tests.append((attribute, lambda value, m=middle, s=strict: value > m if s else value >= m))
         elif NAMES[attribute] == "materials":
             for material in sorted({item for value in values for item in value}):
                 tests.append((attribute, lambda value, material=material: material in value))
@@ -94,6 +97,36 @@ def test_exact_is_the_slow_loop(top_k: int) -> None:
     keys = slow_partition(ROWS, top_k)
     assert same_partition(AttributesAdapter(top_k=top_k).assign(as_mappings()), keys)
     assert same_partition(AttributesAdapter(columns=NAMES, top_k=top_k).assign(as_columns()), keys)
+
+
+values_of = [
+    st.sampled_from([None, "Men", "Women", "Unisex", " "]),
+    st.sampled_from([None, True, False]),
+    st.sampled_from([None, 10.0, 12.5, 40.0, 95.0, float("nan")]),
+    st.sampled_from([None, [], ["wool"], ["silk"], ["wool", "silk"], ["cotton", "wool"]]),
+]
+
+
+@settings(max_examples=50)
+@given(rows=st.lists(st.tuples(*values_of), min_size=1, max_size=14), top_k=st.integers(1, 9))
+def test_exact_is_the_slow_loop_on_any_table(rows: list[tuple[Any, ...]], top_k: int) -> None:
+    assume(all(any(slow_known(row[attribute]) for row in rows) for attribute in range(4)))
+    assert same_partition(AttributesAdapter(top_k=top_k).assign(as_mappings(rows)), slow_partition(rows, top_k))
+
+
+def test_entropies_by_hand() -> None:
+    """8 records. A 4/8: 1 bit; B 3/8: .954; C 2/8: .811; D 1/8: .544. top_k=2 keeps A and B: four joint values."""
+    has = {"A": [0, 1, 2, 3], "B": [0, 1, 4], "C": [0, 2], "D": [7]}
+    columns = {name: [row in rows for row in range(8)] for name, rows in has.items()}
+    dataset = datasets.Dataset.from_dict({"id": list("abcdefgh"), **columns})
+
+    def clusters(top_k: int) -> list[int]:
+        return AttributesAdapter(columns=["D", "C", "B", "A"], top_k=top_k).assign(dataset).labels.tolist()
+
+    assert clusters(1) == [0, 0, 0, 0, 1, 1, 1, 1]
+    assert clusters(2) == [0, 0, 1, 1, 2, 3, 3, 3]
+    assert clusters(3) == [0, 1, 2, 3, 4, 5, 5, 5]
+    assert clusters(4) == [0, 1, 2, 3, 4, 5, 5, 6]
 
 
 def test_exact_by_hand() -> None:
@@ -204,3 +237,15 @@ def test_mistakes_are_explained() -> None:
         AttributesAdapter(n_clusters=3)
     with pytest.raises(InputError, match="top_k applies only with method=exact"):
         AttributesAdapter(method="cluster", top_k=3)
+
+
+def test_terms_say_what_all_records_of_a_cluster_have() -> None:
+    """Also of clusters that someone else made, and nothing of what is null."""
+    dataset = datasets.Dataset.from_dict({"id": list("abcd"), "new": [True, True, None, None], "price": [1, 9, 1, 1]})
+    adapter = AttributesAdapter(columns=["new", "price"])
+    assert adapter.terms(dataset, np.array([0, 0, 1, 1])) == [["new=True"], ["price<=1"]]
+    assert adapter.assign(dataset).table["terms"].tolist() == [
+        ["new=True", "price<=1"],
+        ["new=True", "price>1"],
+        ["price<=1"],
+    ]

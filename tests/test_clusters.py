@@ -152,6 +152,48 @@ def test_combine_refuses_parts_over_different_images() -> None:
         Clusters.combine([])
 
 
+def test_combined_names_are_unique() -> None:
+    ids = ["a", "b", "c"]
+    coarse = Clusters.from_labels(ids, [0, 0, 1], name="image_features")
+    fine = Clusters.from_labels(ids, [0, 1, 2], name="image_features")
+    tags = Clusters.from_labels(ids, [0, -1, 0], name="tags")
+    combined = Clusters.combine([coarse, tags, fine])
+    assert combined.table["name"].tolist() == [
+        "image_features.1-0", "image_features.1-1", "tags-0",
+        "image_features.2-0", "image_features.2-1", "image_features.2-2",
+    ]  # fmt: skip
+    assert combined.table["source"].tolist() == ["image_features.1"] * 2 + ["tags"] + ["image_features.2"] * 3
+    assert coarse.table["name"].tolist() == ["image_features-0", "image_features-1"]  # left as it was
+
+
+def test_names_two_adapters_share_get_their_source() -> None:
+    def named(source: str, names: list[str], level: int = 0) -> Clusters:
+        membership = sparse.csr_array(np.eye(2, dtype=np.float32))
+        return Clusters(["a", "b"], membership, cluster_table(membership, source=source, level=level, names=names))
+
+    combined = Clusters.combine([named("labels", ["bird", "dog"]), named("hierarchy", ["bird", "cat"])])
+    assert combined.table["name"].tolist() == ["labels:bird", "dog", "hierarchy:bird", "cat"]
+    levels = Clusters.combine([named("hierarchy", ["a", "b"]), named("hierarchy", ["a/c", "b/d"], level=1)])
+    assert levels.table["source"].tolist() == ["hierarchy"] * 4  # the levels of one hierarchy, not two of them
+    twice = Clusters.combine([levels, levels])
+    assert twice.table["name"].is_unique
+    assert twice.table["source"].tolist() == ["hierarchy.1"] * 4 + ["hierarchy.2"] * 4
+
+
+@examples
+@given(st.data())
+def test_blocks_put_together_are_the_whole(data: st.DataObject) -> None:
+    n = data.draw(st.integers(0, 6))
+    parts = [data.draw(matrices(rows=n)) for _ in range(data.draw(st.integers(1, 3)))]
+    whole = Clusters.combine(parts)
+    blocks = list(whole.blocks().values())
+    assert len(blocks) == sum(part.n_clusters > 0 for part in parts)
+    if blocks:
+        again = Clusters.combine(blocks)
+        assert (again.membership != whole.membership).nnz == 0
+        assert again.table.to_dict("records") == whole.table.to_dict("records")
+
+
 def test_select_reorders_and_counts_anew() -> None:
     clusters = Clusters.from_labels(["a", "b", "c"], [0, 1, 1], name="toy")
     chosen = clusters.select(["c", "b"])

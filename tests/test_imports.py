@@ -33,6 +33,7 @@ COMMANDS = ["--help", "--version", "adapters --help", "fit --help", "demo --help
 ADAPTER_SIDE = {
     "wscl_embed",
     *(f"wscl_embed.{name}" for name in ("adapter", "cache", "clusterers", "clusters", "errors", "registry", "terms")),
+    "wscl_embed.readers.metadata",
 }
 ENTRANCES = ("wscl_embed.stages", "wscl_embed.pipeline", "wscl_embed.demo", "wscl_embed.cli", "wscl_embed.__main__")
 

@@ -48,7 +48,7 @@ def third_party(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_ours_come_through_the_entry_points() -> None:
-    ours = {"attributes", "captions", "hashtags", "image_features", "labels", "none"}
+    ours = {"attributes", "captions", "hashtags", "hierarchy", "image_features", "labels", "none"}
     adapters = installed_adapters()
     assert ours <= adapters.keys()
     assert list(adapters) == sorted(adapters)

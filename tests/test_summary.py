@@ -5,6 +5,7 @@ from __future__ import annotations
 from itertools import combinations
 from typing import Any
 
+import datasets
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -16,7 +17,7 @@ from wscl_embed.adapter import Adapter
 from wscl_embed.clusters import Clusters, cluster_table
 from wscl_embed.errors import InputError
 from wscl_embed.registry import make_adapter
-from wscl_embed.summary import check_clusters, positive_pairs, summarise
+from wscl_embed.summary import check_clusters, positive_pairs, summarise, summary_lines
 
 
 def from_matrix(matrix: Any) -> Clusters:
@@ -68,6 +69,19 @@ def test_the_lines_say_it() -> None:
     ]
 
 
+def test_each_level_of_a_hierarchy_has_its_own_lines() -> None:
+    dataset = datasets.Dataset.from_dict({"id": list("abcd"), "path": ["x/1", "x/2", "y", None]})
+    clusters = make_adapter("hierarchy").assign(dataset)
+    first, second = (summarise(block, 4).lines() for block in clusters.blocks().values())
+    lines = [f"level 0: {first[0]}", *(f"  {line}" for line in first[1:])]
+    assert summary_lines(clusters, 4) == [*lines, f"level 1: {second[0]}", *(f"  {line}" for line in second[1:])]
+    assert first[0] == "2 clusters over 4 images; 1 images (25.0%) in none, 1 clusters of one image"
+    assert second[0] == "2 clusters over 4 images; 2 images (50.0%) in none, 2 clusters of one image"
+    flat = Clusters.from_labels(list("abcdefgh"), LABELS, name="toy")
+    assert summary_lines(flat, 4) == summarise(flat, 4).lines()
+    assert len(summary_lines(from_matrix(np.zeros((2, 0))), 2)) == 3
+
+
 def test_several_entries_a_row_count_a_pair_once() -> None:
     matrix = np.array([[1, 1, 0], [1, 1, 0], [0, 1, 1], [0, 0, 1], [0, 0, 0]])
     summary = summarise(from_matrix(matrix), batch_size=3)
@@ -116,6 +130,9 @@ def test_clusters_emptied_by_a_selection_do_not_count() -> None:
         ("attributes:method=cluster,clusterer=hdbscan", [-1, -1], "Lower min_cluster_size"),
         ("labels:column=kind", [0, 0], "Name another column .now column=kind"),
         ("image_features:clusterer=exact", [0, 0], "Take clusterer=kmeans"),
+        ("hierarchy:column=kind", [0, 0], "Name another column .now column=kind"),
+        ("hierarchy:of=hashtags,method=hdbscan", [-1, -1], "Lower min_cluster_size .now 5., or take method=kmeans"),
+        ("hierarchy:of=hashtags", [0, 0], "take the features of another adapter, or raise level_clusters"),
     ],
 )
 def test_too_few_clusters_say_what_to_change(spec: str, labels: list[int], message: str) -> None:

@@ -105,7 +105,15 @@ class Adapter:
         return [[] for _ in range(int(labels.max(initial=-1)) + 1)]
 
     def assign(self, dataset: datasets.Dataset) -> Clusters:
-        """Cluster the rows of `features`.
+        """Cluster the rows of `features`; raises what `present_features` does."""
+        features, present = self.present_features(dataset)
+        labels = np.full(len(dataset), -1, dtype=np.int64)
+        labels[present] = self.cluster(features).labels
+        labels = renumber(labels)
+        return Clusters.from_labels(list(dataset["id"]), labels, name=self.name, terms=self.terms(dataset, labels))
+
+    def present_features(self, dataset: datasets.Dataset) -> tuple[Features, NDArray[np.bool_]]:
+        """The (m, F) rows of `features` that carry a signal, and which (n,) records they belong to.
 
         Raises:
             InputError: no record carries a signal, or `features` has another number of rows than the dataset.
@@ -116,10 +124,7 @@ class Adapter:
         present = has_signal(features)
         if not present.any():
             raise self.no_signal(dataset)
-        labels = np.full(len(dataset), -1, dtype=np.int64)
-        labels[present] = self.cluster(features if present.all() else features[present]).labels
-        labels = renumber(labels)
-        return Clusters.from_labels(list(dataset["id"]), labels, name=self.name, terms=self.terms(dataset, labels))
+        return (features if present.all() else features[present]), present
 
     def remedy(self) -> str:
         """What to change when there are too few clusters: a sentence for an error message."""

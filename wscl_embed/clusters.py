@@ -12,15 +12,17 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
+from wscl_embed.cluster_table import TABLE_COLUMNS, cluster_table, column_sizes, with_unique_names
 from wscl_embed.errors import InputError
 
 if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
 
+__all__ = ["Clusters", "cluster_table"]
+
 FORMAT = "wscl-embed/clusters"
 FORMAT_VERSION = 1
-TABLE_COLUMNS = ["name", "source", "level", "size", "terms"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,7 +113,8 @@ class Clusters:
         """Put the blocks of several clusterings of the same images side by side, each scaled by sqrt(weight).
 
         The pair weight of two images is then the weighted sum of their pair weights in each part. The order of images
-        is that of the first part.
+        is that of the first part. Names stay unique: where several parts come from one source (an adapter, twice) at
+        the same level, that source is numbered, and a name that still occurs twice gets its source in front.
 
         Raises:
             InputError: no parts, a weight that is not positive, or parts over different images.
@@ -132,7 +135,7 @@ class Clusters:
         blocks = [part.select(ids).membership * np.float32(w**0.5) for part, w in zip(parts, scale, strict=True)]
         # A part without clusters (adapter none) is left out: pandas deprecates concatenating empty tables.
         tables = [part.table for part in parts if part.n_clusters] or [parts[0].table]
-        table = pd.concat(tables, ignore_index=True)
+        table = pd.concat(with_unique_names(tables), ignore_index=True)
         return cls(ids, sparse.csr_array(sparse.hstack(blocks, format="csr")), table)
 
     def __len__(self) -> int:
@@ -153,6 +156,18 @@ class Clusters:
         order = np.lexsort((-matrix.indices, matrix.data, rows))
         labels[rows[order]] = matrix.indices[order]
         return labels
+
+    def blocks(self) -> dict[tuple[str, int], Clusters]:
+        """The clusters of each source and level apart, over the same images, in the order of their columns."""
+        columns: dict[tuple[str, int], list[int]] = {}
+        for column, (source, level) in enumerate(zip(self.table["source"], self.table["level"], strict=True)):
+            columns.setdefault((str(source), int(level)), []).append(column)
+        return {
+            block: Clusters(
+                self.ids, sparse.csr_array(self.membership[:, chosen]), self.table.iloc[chosen].reset_index(drop=True)
+            )
+            for block, chosen in columns.items()
+        }
 
     def select(self, ids: Sequence[str]) -> Clusters:
         """The same clusters over ``ids`` in that order; sizes are counted anew, empty clusters are kept.
@@ -231,39 +246,3 @@ class Clusters:
         arrays = (weights.flatten().to_numpy(), members.flatten().to_numpy(), members.offsets.to_numpy())
         frame = pd.DataFrame(header["table"], columns=TABLE_COLUMNS)
         return cls(table.column("id").to_pylist(), sparse.csr_array(arrays, shape=shape), frame)
-
-
-def cluster_table(
-    membership: sparse.csr_array,
-    *,
-    source: str,
-    level: int = 0,
-    names: Sequence[str] | None = None,
-    terms: Sequence[Sequence[str]] | None = None,
-) -> pd.DataFrame:
-    """The table of the K columns of ``membership`` (N, K); names default to ``source-0`` .. ``source-K-1``.
-
-    Raises:
-        InputError: names or terms of another number than K.
-    """
-    import pandas as pd
-
-    k = membership.shape[1]
-    for what, given in (("names", names), ("terms", terms)):
-        if given is not None and len(given) != k:
-            raise InputError(f"{source}: {len(given)} {what} for {k} clusters; give one a cluster.")
-    return pd.DataFrame(
-        {
-            "name": list(names) if names is not None else [f"{source}-{column}" for column in range(k)],
-            "source": [source] * k,
-            "level": [level] * k,
-            "size": column_sizes(membership),
-            "terms": [list(words) for words in terms] if terms is not None else [[] for _ in range(k)],
-        },
-        columns=TABLE_COLUMNS,
-    )
-
-
-def column_sizes(membership: sparse.csr_array) -> list[int]:
-    """How many images have an entry in each column."""
-    return np.bincount(membership.indices, minlength=membership.shape[1]).tolist()  # type: ignore[no-any-return]

@@ -49,13 +49,16 @@ def installed_adapters() -> dict[str, AdapterInfo]:
 def make_adapter(spec: str | Adapter) -> Adapter:
     """An adapter from ``name`` or ``name:option=value,option=value``; an `Adapter` is returned as it is.
 
-    A list is written with plus signs (``columns=colour+size``), no value with ``none``.
+    A list is written with plus signs (``columns=colour+size``), no value with ``none``, and an option of an adapter
+    that is itself an option behind a dot (``hierarchy:of=captions,of.column=title``).
 
     Raises:
         InputError: an unknown adapter or option (names the nearest), or a value that does not fit.
 
     >>> make_adapter("hashtags:column=tags,n_clusters=50").n_clusters
     50
+    >>> make_adapter("hierarchy:of=captions,of.column=title").of.column
+    'title'
     """
     if isinstance(spec, Adapter):
         return spec
@@ -74,20 +77,37 @@ def parse_options(cls: type[Adapter], text: str) -> dict[str, Any]:
     known = cls.option_fields()
     hints = get_type_hints(cls)
     options: dict[str, Any] = {}
+    inner: dict[str, list[str]] = {}  # options of adapters that are options, by the name of that option
     for pair in filter(None, text.split(",")):
         key, equals, value = pair.partition("=")
         if not equals:
             raise InputError(f"adapter {cls.name}: {pair!r} is not of the form option=value.")
+        outer, dot, rest = key.partition(".")
+        if dot and outer in known and _is_adapter(hints[outer]):
+            inner.setdefault(outer, []).append(f"{rest}={value}")
+            continue
         if key not in known:
             raise InputError(f"adapter {cls.name} has no option {key!r}. {nearest(key, known)}")
         if key in options:
             raise InputError(f"adapter {cls.name}: the option {key!r} is given twice.")
+        if _is_adapter(hints[key]):
+            options[key] = value
+            continue
         try:
             options[key] = TypeAdapter(hints[key]).validate_python(_literal(value, hints[key]))
         except ValidationError as error:
             problem = error.errors()[0]["msg"]
             raise InputError(f"adapter {cls.name}: {key}={value!r}: {problem}.") from error
+    for key, pairs in inner.items():
+        if key not in options:
+            raise InputError(f"adapter {cls.name}: {key}.{pairs[0]}, but not the adapter it is for; give {key}=NAME.")
+        options[key] = f"{options[key]}:{','.join(pairs)}"
     return options
+
+
+def _is_adapter(hint: Any) -> bool:
+    """Whether an option of this type is an adapter: an option string, or an `Adapter`."""
+    return Adapter in get_args(hint)
 
 
 def _literal(value: str, hint: Any) -> Any:
@@ -110,5 +130,13 @@ def adapter_spec(adapter: str | Adapter) -> str:
         return adapter
     fields_by_name = adapter.option_fields()
     changed = {name: value for name, value in adapter.options().items() if value != fields_by_name[name].default}
-    pairs = [f"{name}={'+'.join(map(str, v)) if isinstance(v, (list, tuple)) else v}" for name, v in changed.items()]
+    pairs = [pair for name, value in changed.items() for pair in _written(name, value)]
     return ":".join(filter(None, [adapter.name, ",".join(pairs)]))
+
+
+def _written(name: str, value: Any) -> list[str]:
+    """The ``option=value`` pairs of one option."""
+    if isinstance(value, Adapter):
+        inner, _, rest = adapter_spec(value).partition(":")
+        return [f"{name}={inner}", *(f"{name}.{pair}" for pair in filter(None, rest.split(",")))]
+    return [f"{name}={'+'.join(map(str, value)) if isinstance(value, (list, tuple)) else value}"]

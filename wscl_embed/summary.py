@@ -111,6 +111,18 @@ def summarise(clusters: Clusters, batch_size: int, *, largest: int = 5) -> Clust
     )
 
 
+def summary_lines(clusters: Clusters, batch_size: int) -> list[str]:
+    """The summary of the clusters of one adapter for the terminal, each level of a hierarchy by itself."""
+    levels = clusters.blocks()
+    if len(levels) < 2:
+        return summarise(clusters, batch_size).lines()
+    lines = []
+    for (_, level), block in levels.items():
+        first, *rest = summarise(block, batch_size).lines()
+        lines += [f"level {level}: {first}", *(f"  {line}" for line in rest)]
+    return lines
+
+
 def positive_pairs(membership: sparse.csr_array) -> int:
     """Ordered pairs (i, j), i != j, with an entry in the same column of ``membership`` (N, K).
 

@@ -86,7 +86,7 @@ class AttributesAdapter(Adapter):
         return make_clustering(features, "exact") if self.method == "exact" else super().cluster(features)
 
     def terms(self, dataset: datasets.Dataset, labels: NDArray[np.int64]) -> Sequence[Sequence[str]]:
-        """The joint value of each cluster (``exact``), or the values that are most characteristic of it."""
+        """What a cluster's records have in common (``exact``), or the values that are most characteristic of it."""
         table = self.table(dataset)
         if self.method == "cluster":
             tokens: list[list[str]] = [[] for _ in labels]
@@ -94,10 +94,7 @@ class AttributesAdapter(Adapter):
                 for row in indicator.rows.tolist():
                     tokens[row].append(indicator.holds)
             return describing_terms(tokens, labels)
-        kept = [indicator for _, indicator in self.kept(table)]
-        clusters, first = np.unique(labels, return_index=True)  # one record stands for its cluster
-        truth = np.array([np.isin(first[clusters >= 0], indicator.rows) for indicator in kept])  # (k, K)
-        return [_joint_value(kept, column.tolist()) for column in truth.T]
+        return joint_values(self.kept(table), table, labels)
 
     def kept(self, table: dict[str, list[Any]]) -> list[tuple[str, Indicator]]:
         """The ``top_k`` indicators of highest empirical entropy, each with its attribute; equals in order of name."""
@@ -187,6 +184,34 @@ def encode(table: dict[str, list[Any]], n: int) -> Features:
     return encoded.toarray() if encoded.shape[1] <= DENSE_COLUMNS else encoded
 
 
+def joint_values(
+    kept: Sequence[tuple[str, Indicator]], table: Mapping[str, Sequence[Any]], labels: NDArray[np.int64]
+) -> list[list[str]]:
+    """What all records of a cluster have in common, for each cluster 0..K-1 of (n,) ``labels``.
+
+    The absence of categories is said only where there is nothing else to say; of a null nothing is said.
+    """
+
+    def counts(rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        return np.bincount(labels[rows][labels[rows] >= 0], minlength=k)
+
+    k = int(labels.max(initial=-1)) + 1
+    sizes = counts(np.arange(len(labels)))
+    stated: list[list[str]] = [[] for _ in range(k)]
+    absent: list[list[str]] = [[] for _ in range(k)]
+    for name, indicator in kept:
+        true = counts(indicator.rows)
+        known = counts(np.flatnonzero([value is not None for value in table[name]]))
+        for cluster in range(k):
+            if true[cluster] == sizes[cluster]:
+                stated[cluster].append(indicator.holds)
+            elif true[cluster] == 0 and known[cluster] == sizes[cluster] and indicator.otherwise is not None:
+                stated[cluster].append(indicator.otherwise)
+            elif true[cluster] == 0:
+                absent[cluster].append(f"not {indicator.holds}")
+    return [terms or others for terms, others in zip(stated, absent, strict=True)]
+
+
 def _presence(table: Mapping[str, Sequence[Any]], n: int) -> NDArray[np.float32]:
     """(n, 1): 1 where any attribute of ``table`` is known, NaN where all are null."""
     known = np.zeros(n, dtype=np.bool_)
@@ -195,12 +220,6 @@ def _presence(table: Mapping[str, Sequence[Any]], n: int) -> NDArray[np.float32]
     presence = np.full((n, 1), np.nan, dtype=np.float32)
     presence[known] = 1
     return presence
-
-
-def _joint_value(kept: Sequence[Indicator], truth: Sequence[bool]) -> list[str]:
-    """What holds where the ``kept`` indicators take these values; the absence of categories only if nothing else."""
-    stated = [i.holds if true else i.otherwise for i, true in zip(kept, truth, strict=True)]
-    return [term for term in stated if term is not None] or [f"not {indicator.holds}" for indicator in kept]
 
 
 def _as_list(value: Any) -> list[Any]:

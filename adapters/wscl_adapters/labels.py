@@ -34,8 +34,8 @@ class LabelsAdapter(Adapter):
         Raises:
             InputError: the column is missing, or carries no label.
         """
-        class_names = _class_names(dataset.features.get(self.column))
-        records = [_labels(value, class_names) for value in self.read(dataset, self.column)]
+        known = class_names(dataset.features.get(self.column))
+        records = [_labels(value, known) for value in self.read(dataset, self.column)]
         values = sorted({value for labels in records for value in labels})
         if not values:
             raise self.no_signal(dataset)
@@ -53,7 +53,7 @@ class LabelsAdapter(Adapter):
         return f"Name another column (now column={self.column})."
 
 
-def _labels(value: Any, class_names: list[str] | None) -> list[Any]:
+def _labels(value: Any, known: list[str] | None) -> list[Any]:
     """The distinct labels of one record."""
     values = value if isinstance(value, list) else [value]
     if any(isinstance(item, (list, dict)) for item in values):
@@ -61,8 +61,8 @@ def _labels(value: Any, class_names: list[str] | None) -> list[Any]:
             f"adapter labels: {value!r} is no label; a string, number or boolean, or a list of them, is needed."
         )
     labels = [item for item in values if not _is_null(item)]
-    if class_names is not None:
-        labels = [class_names[item] for item in labels if item >= 0]  # -1: unlabelled, by the Hub's convention
+    if known is not None:
+        labels = [known[item] for item in labels if item >= 0]  # -1: unlabelled, by the Hub's convention
     return list(dict.fromkeys(labels))
 
 
@@ -70,7 +70,7 @@ def _is_null(value: Any) -> bool:
     return value is None or value != value or (isinstance(value, str) and not value.strip())
 
 
-def _class_names(feature: Any) -> list[str] | None:
+def class_names(feature: Any) -> list[str] | None:
     """The names behind the integers of a `datasets.ClassLabel` column, or of a list of them."""
     names: list[str] | None = getattr(getattr(feature, "feature", feature), "names", None)
     return names

@@ -10,7 +10,7 @@ from wscl_embed.clusters import Clusters
 from wscl_embed.config import FitConfig
 from wscl_embed.errors import InputError
 from wscl_embed.progress import console
-from wscl_embed.summary import check_clusters, summarise
+from wscl_embed.summary import check_clusters, summarise, summary_lines
 
 if TYPE_CHECKING:
     import datasets
@@ -27,13 +27,25 @@ def assign(
         clusters = adapter.assign(dataset)
         check_clusters(clusters, adapter)
         console().print(f"[bold]adapter {adapter.name}[/bold]")
-        for line in summarise(clusters, batch_size).lines():
+        for line in summary_lines(clusters, batch_size):
             console().print(f"  {line}", markup=False, soft_wrap=True)
         parts.append(clusters)
     return Clusters.combine(parts, weights or None)
 
 
 def describe(clusters: Clusters, batch_size: int) -> dict[str, Any]:
+    """What ``metrics.json`` says of the clusters: of all, and of each source and level where there are several."""
+    blocks = clusters.blocks()
+    described = _figures(clusters, batch_size)
+    if len(blocks) > 1:
+        described["blocks"] = [
+            {"source": source, "level": level, **_figures(block, batch_size)}
+            for (source, level), block in blocks.items()
+        ]
+    return described
+
+
+def _figures(clusters: Clusters, batch_size: int) -> dict[str, Any]:
     summary = summarise(clusters, batch_size)
     return {
         "n_clusters": summary.n_clusters,
