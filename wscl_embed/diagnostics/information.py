@@ -6,6 +6,7 @@ The plane is that of Tsai et al., "Learning Weakly-supervised Contrastive Repres
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -146,17 +147,13 @@ def blocks(clusters: Clusters) -> dict[str, Clusters]:
 
     >>> hard = Clusters.from_labels(["a", "b"], [0, 1], name="toy")
     >>> [(name, block.n_clusters) for name, block in blocks(Clusters.combine([hard, hard])).items()]
-    [('toy', 4)]
+    [('toy.1', 2), ('toy.2', 2)]
     """
-    keys = list(zip(clusters.table["source"], clusters.table["level"], strict=True))
-    levels = {source: len({level for other, level in keys if other == source}) for source, _ in keys}
-    found = {}
-    for source, level in dict.fromkeys(keys):
-        columns = [column for column, key in enumerate(keys) if key == (source, level)]
-        table = clusters.table.iloc[columns].reset_index(drop=True)
-        name = source if levels[source] == 1 else f"{source} level {level}"
-        found[name] = Clusters(clusters.ids, clusters.membership[:, columns], table)
-    return found
+    found = clusters.blocks()
+    levels = Counter(source for source, _ in found)
+    return {
+        source if levels[source] == 1 else f"{source} level {level}": block for (source, level), block in found.items()
+    }
 
 
 def label_codes(labels: Sequence[object]) -> NDArray[np.int64]:
