@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import statistics
 from typing import Any
@@ -17,6 +18,7 @@ import wscl_adapters.attributes
 from wscl_adapters.attributes import AttributesAdapter, encode, indicators
 from wscl_embed.clusters import Clusters
 from wscl_embed.errors import InputError
+from wscl_embed.registry import make_adapter
 
 # gender, waterproof, price, materials; None: null. Row 9 is null throughout.
 ROWS: list[tuple[Any, ...]] = [
@@ -160,6 +162,7 @@ def test_a_record_of_which_only_other_attributes_are_known_is_noise() -> None:
         ([1, 2, 3, 4], {"x>2.5": [2, 3]}),
         ([0, 1, 1, None], {"x>=1": [1, 2]}),
         ([5, 5], {"x>=5": [0, 1]}),
+        ([-1.5, 2, None, 0], {"x>0": [1]}),
         ([["a", "b", "a"], ["b", None], None], {"x=a": [0], "x=b": [0, 1]}),
         ([[1, 2], [2]], {"x=1": [0], "x=2": [0, 1]}),
     ],
@@ -218,6 +221,15 @@ def test_cluster_groups_by_several_attributes() -> None:
     assert terms == {"gender=Men", "materials=wool", "waterproof=True"}
 
 
+def test_what_is_not_finite_is_null() -> None:
+    dataset = datasets.Dataset.from_dict({"id": list("abcd"), "price": [1.0, float("inf"), 9.0, float("-inf")]})
+    for options in ({}, {"method": "cluster", "n_clusters": 2}):
+        assert AttributesAdapter(columns=["price"], **options).assign(dataset).labels.tolist() in (
+            [0, -1, 1, -1],
+            [1, -1, 0, -1],
+        )
+
+
 def test_one_number_at_its_median_is_no_noise() -> None:
     dataset = datasets.Dataset.from_dict({"id": list("abc"), "price": [1.0, 5.0, 9.0]})
     adapter = AttributesAdapter(columns=["price"], method="cluster", n_clusters=3)
@@ -249,3 +261,33 @@ def test_terms_say_what_all_records_of_a_cluster_have() -> None:
         ["new=True", "price>1"],
         ["price<=1"],
     ]
+
+
+def priced(prices: list[Any]) -> datasets.Dataset:
+    ids = [str(row) for row in range(len(prices))]
+    return datasets.Dataset.from_dict({"id": ids, "price": prices, "kind": ["a", "b"] * (len(prices) // 2)})
+
+
+def test_numbers_that_are_text_are_taken_as_numbers_when_named(caplog: pytest.LogCaptureFixture) -> None:
+    texts = [f"{number}.5" for number in range(60)]
+    as_numbers = AttributesAdapter(columns=["price"], top_k=1).assign(priced([float(text) for text in texts]))
+    with caplog.at_level(logging.WARNING, logger="wscl_embed"):
+        adapter = make_adapter("attributes:columns=price,numbers=price,top_k=1")
+        as_texts = adapter.assign(priced([*texts[:-1], f" {texts[-1]} "]))
+        assert not caplog.records
+        AttributesAdapter(columns=["price", "kind"], categories=["price"], top_k=1).assign(priced(texts))
+        assert not caplog.records
+        AttributesAdapter(columns=["price", "kind"], top_k=1).assign(priced(texts))
+    assert "'price' holds 60 different numbers written as text" in caplog.text
+    assert "numbers=price" in caplog.text
+    assert as_texts.labels.tolist() == as_numbers.labels.tolist() == [0] * 30 + [1] * 30
+    with pytest.raises(InputError, match="price='cheap' is no number, though numbers=price"):
+        adapter.assign(priced(["1", "2", "3", "cheap"]))
+    with pytest.raises(InputError, match=r"no attribute 'prize' has a value\. Did you mean price"):
+        AttributesAdapter(columns=["price", "kind"], numbers=["prize"]).assign(priced(["1", "2"]))
+
+
+def test_codes_that_are_numbers_are_categories_when_named() -> None:
+    dataset = datasets.Dataset.from_dict({"id": list("abcd"), "code": [1, 2, 3, 1]})
+    assert AttributesAdapter(columns=["code"]).assign(dataset).labels.tolist() == [0, 1, 1, 0]
+    assert AttributesAdapter(columns=["code"], categories=["code"]).assign(dataset).labels.tolist() == [0, 1, 2, 0]

@@ -71,6 +71,22 @@ def test_sizes_are_tempered() -> None:
     assert first.count(0) / first.count(1) == pytest.approx((160 / 10) ** 0.5, rel=0.25)
 
 
+def test_a_block_that_weighs_little_is_drawn_little() -> None:
+    """Two clusterings of one size, whose pairs weigh 1 and 1/9."""
+    ids = [str(row) for row in range(160)]
+    first = Clusters.from_labels(ids, np.arange(160) % 8, name="a")
+    second = Clusters.from_labels(ids, np.arange(160) // 20, name="b")
+    sampler = ClusterBatchSampler(Clusters.combine([first, second], [1, 1 / 9]).membership, 4, images_per_cluster=4)
+    drawn = Counter[str]()
+    for epoch in range(20):
+        sampler.set_epoch(epoch)
+        for batch in sampler:
+            rows = np.array(batch)
+            drawn["a"] += len(set(rows % 8)) == 1
+            drawn["b"] += len(set(rows // 20)) == 1
+    assert drawn["a"] / drawn["b"] == pytest.approx(9, rel=0.3)
+
+
 def test_without_clusters_an_epoch_is_a_permutation() -> None:
     batches = list(ClusterBatchSampler(sparse.csr_array((100, 0)), batch_size=10))
     assert sorted(row for batch in batches for row in batch) == list(range(100))

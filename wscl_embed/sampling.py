@@ -14,8 +14,10 @@ class ClusterBatchSampler:
 
     A batch holds noise images in the share they have of the data; the rest is filled with up to ``images_per_cluster``
     images of one cluster after another, the clusters drawn without replacement with probability proportional to
-    size ** ``size_power``. 1 would draw clusters by their size, 0 all alike; between them large clusters are tempered
-    and small ones still seen. No row occurs twice in a batch. Without any cluster, batches are a random permutation.
+    size ** ``size_power`` times the weight of its strongest pair. 1 would draw clusters by their size, 0 all alike;
+    between them large clusters are tempered and small ones still seen. A level of a hierarchy, or an adapter, that
+    weighs little in the loss takes as little of the batches. No row occurs twice in a batch. Without any cluster,
+    batches are a random permutation.
 
     Args:
         membership: SciPy CSR array (N, K); a row without entries is noise.
@@ -44,10 +46,10 @@ class ClusterBatchSampler:
         self.seed = seed
         self.epoch = 0
         columns = sparse.csc_array(membership)
-        self._members = [
-            columns.indices[a:b] for a, b in zip(columns.indptr[:-1], columns.indptr[1:], strict=True) if b > a
-        ]
-        self._log_weight = size_power * np.log([len(rows) for rows in self._members] or [1])
+        bounds = [(a, b) for a, b in zip(columns.indptr[:-1], columns.indptr[1:], strict=True) if b > a]
+        self._members = [columns.indices[a:b] for a, b in bounds]
+        strongest = np.array([columns.data[a:b].max() for a, b in bounds], dtype=np.float64)
+        self._log_weight = size_power * np.log([len(rows) for rows in self._members]) + 2 * np.log(strongest)
         self._noise = np.flatnonzero(np.diff(membership.indptr) == 0)
 
     def set_epoch(self, epoch: int) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import math
 import statistics
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -15,14 +17,17 @@ from scipy import sparse
 
 from wscl_embed.adapter import Adapter, option
 from wscl_embed.clusterers import Clustering, Features, make_clustering
-from wscl_embed.errors import InputError
+from wscl_embed.errors import InputError, nearest
 from wscl_embed.terms import describing_terms
 
 if TYPE_CHECKING:
     import datasets
 
+MANY_NUMBERS = 50  # different numbers that are text: hardly codes any more
 DENSE_COLUMNS = 512  # wider encodings stay sparse: 200,000 records with 10,000 brands would take 16 GB
 METHOD_OPTIONS = {"exact": ["top_k"], "cluster": ["clusterer", "n_clusters", "min_cluster_size"]}
+
+logger = logging.getLogger("wscl_embed")
 
 
 @dataclass(frozen=True)
@@ -52,6 +57,8 @@ class AttributesAdapter(Adapter):
 
     column: str = option("attributes", "column of mappings from attribute to value")
     columns: list[str] | None = option(None, "plain columns, one an attribute, instead of column (a+b)")
+    numbers: list[str] | None = option(None, "attributes to take as numbers though they are text, as all in a CSV are")
+    categories: list[str] | None = option(None, "attributes to take as categories though they are numbers (codes)")
     method: Literal["exact", "cluster"] = option("exact", "exact: joint values of top_k indicators; cluster: clusterer")
     # On 6,335 products with 66 indicators, 12 give 172 clusters with 2.5% of the images in clusters of under 5 and an
     # adjusted mutual information with the class of .360; 6 give .327 (45 clusters), 20 give .325 (422 clusters), all
@@ -105,7 +112,7 @@ class AttributesAdapter(Adapter):
         return pairs[: self.top_k]
 
     def table(self, dataset: datasets.Dataset) -> dict[str, list[Any]]:
-        """n values of each attribute with a value at all; NaN, blank strings and empty lists are None.
+        """n values of each attribute with a value at all; blank strings, empty lists and what is not finite are None.
 
         Raises:
             InputError: a column that is missing or null throughout, or ``column`` holds no mappings.
@@ -125,7 +132,42 @@ class AttributesAdapter(Adapter):
         table = {name: values for name, values in table.items() if any(value is not None for value in values)}
         if not table:
             raise self.no_signal(dataset)
+        return self.converted(table)
+
+    def converted(self, table: dict[str, list[Any]]) -> dict[str, list[Any]]:
+        """``table`` with the attributes ``numbers`` as numbers and ``categories`` as text.
+
+        Raises:
+            InputError: an attribute that is not there, or text that is no number.
+        """
+        for name in [*(self.numbers or []), *(self.categories or [])]:
+            if name not in table:
+                raise InputError(f"adapter {self.name}: no attribute {name!r} has a value. {nearest(name, table)}")
+        for name in self.numbers or []:
+            table[name] = [None if value is None else self._number(name, value) for value in table[name]]
+        for name in self.categories or []:
+            table[name] = [None if value is None else str(value) for value in table[name]]
+        for name, values in table.items():
+            known = [value for value in values if value is not None]
+            different = set(known) if all(isinstance(value, str) for value in known) else set()
+            codes = name in (self.categories or [])
+            if len(different) > MANY_NUMBERS and not codes and all(map(_reads_as_number, different)):
+                logger.warning(
+                    "adapter %s: %r holds %d different numbers written as text, each a category of its own. Say "
+                    "numbers=%s to take them as numbers, or categories=%s if they are codes.",
+                    self.name,
+                    name,
+                    len(different),
+                    name,
+                    name,
+                )
         return table
+
+    def _number(self, name: str, value: Any) -> float | None:
+        if not _reads_as_number(value):
+            raise InputError(f"adapter {self.name}: {name}={value!r} is no number, though numbers={name}.")
+        number = float(value)
+        return number if math.isfinite(number) else None
 
     def remedy(self) -> str:
         """Which option to change when there are too few clusters."""
@@ -230,7 +272,17 @@ def _is_numeric(known: Sequence[Any]) -> bool:
     return all(isinstance(value, Real) and not isinstance(value, bool) for value in known)
 
 
+def _reads_as_number(value: Any) -> bool:
+    try:
+        float(value)
+    except (TypeError, ValueError):
+        return False
+    return True
+
+
 def _is_null(value: Any) -> bool:
     if isinstance(value, list):
         return all(_is_null(item) for item in value)
-    return value is None or value != value or (isinstance(value, str) and not value.strip())
+    if isinstance(value, float):
+        return not math.isfinite(value)
+    return value is None or (isinstance(value, str) and not value.strip())

@@ -35,7 +35,9 @@ class CaptionsAdapter(Adapter):
     name = "captions"
 
     column: str = option("captions", "column with the caption, or a list of captions, of each record")
-    model: str = option(DEFAULT_MODEL, "sentence-transformers model: a name on the Hub, or a local folder")
+    model: str = option(
+        DEFAULT_MODEL, "sentence-transformers model: a name on the Hub, or a folder; this one reads English"
+    )
     batch_size: int = option(64, "texts embedded at once", at_least=1)
 
     def features(self, dataset: datasets.Dataset) -> Features:
