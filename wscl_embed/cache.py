@@ -6,6 +6,8 @@ import hashlib
 import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -23,8 +25,24 @@ SHARD_ROWS = 262_144
 logger = logging.getLogger("wscl_embed")
 
 
+_chosen: ContextVar[Path | None] = ContextVar("chosen", default=None)
+
+
+@contextmanager
+def cache_at(folder: str | Path | None) -> Iterator[None]:
+    """Within the ``with`` block `default_cache_dir` is ``folder``, unless that is None: for what has no configuration
+    to ask, such as adapters."""
+    token = _chosen.set(None if folder is None else Path(folder))
+    try:
+        yield
+    finally:
+        _chosen.reset(token)
+
+
 def default_cache_dir() -> Path:
-    """``$WSCL_EMBED_CACHE``, or ``wscl-embed`` in the user's cache folder."""
+    """What `cache_at` chose, or ``$WSCL_EMBED_CACHE``, or ``wscl-embed`` in the user's cache folder."""
+    if chosen := _chosen.get():
+        return chosen
     if folder := os.environ.get("WSCL_EMBED_CACHE"):
         return Path(folder)
     return Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "wscl-embed"

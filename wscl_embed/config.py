@@ -66,7 +66,7 @@ class FitConfig(BaseModel):
     dtype: Literal["float32", "float16"] = Field("float32", description="of the embeddings in the HDF5 file")
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1, ...")
     workers: int | None = Field(None, ge=0, description="processes that decode images [cores - 1, at most 8]")
-    cache_dir: str | None = Field(None, description="where frozen features are cached [~/.cache/wscl-embed]")
+    cache_dir: str | None = Field(None, description="cache of features, of images and texts [~/.cache/wscl-embed]")
     tensorboard: bool = Field(False, description="write TensorBoard logs into the run directory")
     seed: int = Field(0, ge=0, description="of clustering, sampling, augmentation and initialisation")
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from wscl_embed.adapter import Adapter
+from wscl_embed.cache import cache_at
 from wscl_embed.clusters import Clusters
 from wscl_embed.config import make_config
 from wscl_embed.pipeline.places import check_file
@@ -59,7 +60,8 @@ def cluster(
             features, good, quarantine = stages.frozen_features(stages.open_encoder(config), dataset, config)
             quarantine.check_share(len(dataset), config.max_bad_share)
             dataset = stages.with_features(good, features)
-        clusters = on_first(lambda: stages.assign(adapters, dataset, list(adapter_weight), batch_size))
+        with cache_at(config.cache_dir):
+            clusters = on_first(lambda: stages.assign(adapters, dataset, list(adapter_weight), batch_size))
         if output is not None:
             on_first(lambda: clusters.save(output))
         return clusters

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from wscl_embed.adapter import Adapter
+from wscl_embed.cache import cache_at
 from wscl_embed.clusters import Clusters
 from wscl_embed.config import FitConfig, make_config
 from wscl_embed.progress import console
@@ -99,7 +100,7 @@ def run_fit(
     """`fit` from a `FitConfig`; ``data`` and ``adapters`` stand in for its names where Python has the objects."""
     from wscl_embed.distributed import processes
 
-    with processes():
+    with processes(), cache_at(config.cache_dir):
         return _run_fit(config.resolved(), config.data if data is None else data, adapters, overwrite, resume)
 
 
