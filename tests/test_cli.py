@@ -174,7 +174,13 @@ def test_more_bad_images_than_the_share(cli: Cli, photos: Path, tmp_path: Path) 
     check_refused(cli, tmp_path, fit_arguments(photos, tmp_path / "run"), said)
     check_refused(cli, tmp_path, fit_arguments(photos, tmp_path / "run", adapter="image_features"), said)
     arguments = ["embed", "--data", photos, "--model", "efficientnet-lite0", "--image-size", 48, "--workers", 0]
-    check_refused(cli, tmp_path, [*arguments, "--output", tmp_path / "out.h5"], said)
+    outcome = cli(*arguments, "--output", tmp_path / "out.h5")
+    assert outcome.code == 2
+    assert said in outcome.err
+    assert outcome.err.endswith("The other images are embedded and wait for --resume.\n")
+    assert not (tmp_path / "out.h5").exists()
+    assert cli(*arguments, "--output", tmp_path / "out.h5", "--resume", "--max-bad-share", 0.2).code == 0
+    assert not (tmp_path / ".out.h5.partial").exists()
 
 
 def test_a_checkpoint_of_another_architecture(cli: Cli, photos: Path, tmp_path: Path) -> None:

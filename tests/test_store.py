@@ -37,10 +37,72 @@ def test_plain_h5py_reads_it(tmp_path: Path, dtype: str) -> None:
         assert file["embeddings"].compression is None
         assert dict(file.attrs) == {
             "format": "wscl-embed/embeddings",
-            "format_version": 1,
+            "format_version": 2,
             "encoder": "toy",
             "complete": True,
         }
+
+
+def test_rows_are_mapped_from_where_hdf5_says_they_are(tmp_path: Path) -> None:
+    unit = write(tmp_path / "e.h5")
+    with h5py.File(tmp_path / "e.h5", "r") as file:
+        assert file["embeddings"].chunks is None
+        assert file["embeddings"].id.get_offset() % 4096 == 0
+    with EmbeddingStore(tmp_path / "e.h5") as store:
+        assert isinstance(store.embeddings, np.memmap)
+        rows = store.embeddings[[599, 0, 7]]
+    np.testing.assert_allclose(rows, unit[[599, 0, 7]], atol=1e-6)  # also after the file was closed
+
+
+@pytest.mark.parametrize("n", [0, 1, 2])
+def test_few_rows(tmp_path: Path, n: int) -> None:
+    unit = write(tmp_path / "e.h5", n=n)
+    with EmbeddingStore(tmp_path / "e.h5") as store:
+        assert store.ids == [f"bild-ü-{row}" for row in range(n)]
+        np.testing.assert_allclose(store.embeddings[:], unit.reshape(n, 8), atol=1e-6)
+
+
+def test_version_1_is_read(tmp_path: Path) -> None:
+    """Rows in chunks, ids of variable length."""
+    with h5py.File(tmp_path / "e.h5", "w") as file:
+        ids = file.create_dataset("ids", (0,), h5py.string_dtype(), maxshape=(None,), chunks=(4096,))
+        rows = file.create_dataset("embeddings", (0, 8), np.float16, maxshape=(None, 8), chunks=(256, 8))
+        ids.resize((600,))
+        rows.resize((600, 8))
+        ids[:] = [f"bild-ü-{row}" for row in range(600)]
+        rows[:] = vectors(600)
+        file.attrs.update({"format": "wscl-embed/embeddings", "format_version": 1, "complete": True})
+    with EmbeddingStore(tmp_path / "e.h5") as store:
+        assert store.ids == [f"bild-ü-{row}" for row in range(600)]
+        np.testing.assert_array_equal(store.embeddings[:], vectors(600).astype(np.float16))
+        assert (store.content_hashes, store.labels) == (None, None)
+
+
+@pytest.mark.parametrize(("scale", "dtype"), [(1e30, "f4"), (1e-30, "f4"), (3e4, "f2"), (2, "f8")])
+def test_lengths_beyond_what_squares_hold(tmp_path: Path, scale: float, dtype: str) -> None:
+    rows = (np.clip(vectors(20), -1, 1) * scale).astype(dtype)
+    with EmbeddingStore.create(tmp_path / "e.h5", dim=8) as writer:
+        writer.append([str(row) for row in range(20)], rows)
+    wide = rows.astype(np.float64)
+    with EmbeddingStore(tmp_path / "e.h5") as store:
+        np.testing.assert_allclose(store.embeddings, wide / np.linalg.norm(wide, axis=1, keepdims=True), atol=1e-6)
+
+
+def test_an_id_hdf5_cannot_hold_is_refused(tmp_path: Path) -> None:
+    with (
+        pytest.raises(InputError, match=r"the id 'b\\x00c' has a NUL"),
+        EmbeddingStore.create(tmp_path / "e.h5", dim=8) as writer,
+    ):
+        writer.append(["a", "b\0c"], vectors(2))
+
+
+def test_content_hashes_are_kept(tmp_path: Path) -> None:
+    hashes = np.arange(48, dtype=np.uint8).reshape(3, 16)
+    with EmbeddingStore.create(tmp_path / "e.h5", dim=8, hashed=True) as writer:
+        writer.append(["a", "b"], vectors(2), hashes[:2])
+        writer.append(["c"], vectors(1), hashes[2:])
+    with EmbeddingStore(tmp_path / "e.h5") as store:
+        np.testing.assert_array_equal(store.content_hashes, hashes)
 
 
 def test_clusters_are_written_for_the_ids_in_the_file(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +15,9 @@ import pytest
 import torch
 
 from tests.conftest import IMAGE_SIZE
+from wscl_embed import embed
 from wscl_embed.clusters import Clusters
+from wscl_embed.errors import InputError
 
 
 def run(*arguments: str | Path, n: int = 2) -> subprocess.CompletedProcess[str]:
@@ -76,6 +79,28 @@ def test_fit_full_ends_and_writes_one_run(options: list[str | Path], tmp_path: P
     assert embed.returncode == 0, embed.stderr[-2000:]
     assert_same(tmp_path / "e.h5", saved, tolerance=1e-4)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["e.h5", "e.h5.quarantine.csv", "run"]
+
+
+def test_an_interrupted_embed_resumes(emoji_folder: Path, tmp_path: Path) -> None:
+    """Too many bad images end the job when all others are embedded; those are not embedded again."""
+    photos = tmp_path / "photos"
+    shutil.copytree(emoji_folder, photos)
+    for path in sorted((photos / "images").iterdir())[:3]:
+        path.write_bytes(b"")
+    common = ["embed", "--data", photos, "--model", "efficientnet-lite0", "--image-size", IMAGE_SIZE, "--workers", 0]
+    done = run(*common, "--output", tmp_path / "two.h5", "--max-bad-share", 0)
+    assert done.returncode != 0
+    assert done.stderr.count("wait for --resume") >= 1
+    parts = [tmp_path / ".two.h5.partial" / f"part-{rank}.ids" for rank in (0, 1)]
+    assert sum(part.read_bytes().count(b"\0") for part in parts) == len(list((photos / "images").iterdir())) - 3
+    options = {"image_size": IMAGE_SIZE, "workers": 0, "max_bad_share": 0.1}
+    with pytest.raises(InputError, match="processes: 2 -> 1"):
+        embed(photos, "efficientnet-lite0", tmp_path / "two.h5", resume=True, **options)
+    done = run(*common, "--output", tmp_path / "two.h5", "--max-bad-share", 0.1, "--resume")
+    assert done.returncode == 0, done.stderr[-2000:]
+    embed(photos, "efficientnet-lite0", tmp_path / "one.h5", **options)
+    assert_same(tmp_path / "two.h5", tmp_path / "one.h5", tolerance=1e-5)
+    assert not list(tmp_path.glob(".*"))
 
 
 def test_cluster_on_two_processes(options: list[str | Path], tmp_path: Path) -> None:

@@ -1,68 +1,164 @@
-"""Images into an embedding file, batch by batch, by one process or many."""
+"""Images into an embedding file, batch by batch, by one process or many, from where an interrupted job stopped."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
-from wscl_embed.distributed import gather, on_first, rank, world_size
+import numpy as np
+from typing_extensions import Unpack
+
+from wscl_embed.distributed import gather, on_first, own_part, rank, world_size
+from wscl_embed.errors import InputError
 from wscl_embed.features import iterate_encoded
 from wscl_embed.quarantine import BadRow, Quarantine
 from wscl_embed.store import EmbeddingStore
+from wscl_embed.store.container import finish
+from wscl_embed.store.partial import Partial, check_same
+from wscl_embed.store.rows import HASH_BYTES, RowFiles
+from wscl_embed.updating import copy_kept, everything, plan_update, stamp
 
 if TYPE_CHECKING:
     import datasets
 
     from wscl_embed.encoder import Encoder
 
-COPY_ROWS = 65_536
+COPY_ROWS = 16_384
+SAME = ("weights_hash", "preprocess", "dataset_fingerprint", "dtype")  # what a file and a job resumed agree in
+
+
+class EmbedOptions(TypedDict, total=False):
+    """How `write_embeddings` goes about it."""
+
+    resume: bool
+    """Continue with the rows of an interrupted job."""
+    update: bool
+    """Keep the rows of the present file, but for those of images that changed."""
+    batch_size: int
+    """Images through the encoder at once."""
+    workers: int | None
+    """Processes that decode."""
 
 
 def write_embeddings(
     encoder: Encoder,
     dataset: datasets.Dataset,
-    path: Path,
+    partial: Partial,
+    attributes: Mapping[str, Any],
     *,
     dtype: str,
-    attributes: Mapping[str, Any],
-    batch_size: int,
-    workers: int | None,
     max_bad_share: float,
-) -> Quarantine:
-    """Write the embeddings of all images that decode to ``path``; the others.
+    **options: Unpack[EmbedOptions],
+) -> Quarantine | None:
+    """Write the embeddings of all images that decode to ``partial.output``, whose lock is held.
 
-    Each of several processes writes its part of the rows to a file of its own, and the first joins them.
+    Each of several processes writes its part of the rows to files of its own, and the first joins them.
+
+    Args:
+        encoder: any.
+        dataset: with ``id`` and undecoded ``image``.
+        partial: where the rows grow.
+        attributes: root attributes of the file.
+        dtype: of the embeddings.
+        max_bad_share: of the dataset's images that do not decode.
+        options: `EmbedOptions`.
+
+    Returns:
+        The images left out; None when there was nothing to do.
 
     Raises:
-        InputError: more bad images than ``max_bad_share``; nothing is written then.
+        InputError: more bad images than ``max_bad_share``, or nothing to resume or update that fits. Rows that were
+            embedded stay where they are, for ``resume``.
     """
-    parts = [path.with_name(f".{path.name}.part{number}") for number in range(world_size())]
-    own = parts[rank()] if world_size() > 1 else path
-    ids = list(dataset["id"])
-    bad: list[BadRow] = []
+    output, resume, update = partial.output, options.get("resume", False), options.get("update", False)
+    facts = {**{key: attributes[key] for key in SAME if key in attributes}, "dtype": dtype, "processes": world_size()}
+    facts["updates"] = on_first(lambda: stamp(output)) if update else None
+    if resume and not update and on_first(lambda: is_finished(partial, facts)):
+        return None
+    plan = on_first(lambda: plan_update(output, dataset, facts) if update else everything(dataset))
+    if not plan.todo:
+        return None
+    on_first(lambda: begin(partial, facts, resume=resume))
+    rows = RowFiles(partial.folder / f"part-{rank()}", encoder.embed_dim, dtype, hashed=True)
+    try:
+        if rank() == 0:
+            copy_kept(output, plan.kept[len(rows) :], rows)
+        part = [plan.todo[number] for number in own_part(len(plan.todo))]
+        bad = embed_rows(encoder, dataset, part, rows, options)
+    finally:
+        rows.close()
     quarantine = Quarantine()
-    with EmbeddingStore.create(own, encoder.embed_dim, dtype=dtype, attributes=attributes) as writer:
-        for rows, values, unreadable in iterate_encoded(encoder, dataset, batch_size=batch_size, workers=workers):
-            writer.append([ids[row] for row in rows], values[:, 0])
-            bad.extend(unreadable)
-        for row in (row for part in gather(bad) for row in part):
-            quarantine.add(row.id, row.path, row.reason)
-        quarantine.check_share(len(dataset), max_bad_share)
-    if world_size() > 1:
-        try:
-            on_first(lambda: join_stores(parts, path, encoder.embed_dim, dtype, attributes))
-        finally:
-            own.unlink()
+    for row in (row for found in gather(bad) for row in found):
+        quarantine.add(row.id, row.path, row.reason)
+    check_share(quarantine, dataset, max_bad_share)
+    on_first(lambda: finish(join(partial, rows), output, attributes))
     return quarantine
 
 
-def join_stores(parts: Sequence[Path], path: Path, dim: int, dtype: str, attributes: Mapping[str, Any]) -> None:
-    """Write the rows of several embedding files into one, in their order."""
-    with EmbeddingStore.create(path, dim, dtype=dtype, attributes=attributes) as writer:
-        for part in parts:
-            with EmbeddingStore(part) as store:
-                ids = store.ids
-                for start in range(0, len(ids), COPY_ROWS):
-                    rows = slice(start, start + COPY_ROWS)
-                    writer.append(ids[rows], store.embeddings[rows])
+def is_finished(partial: Partial, facts: Mapping[str, Any]) -> bool:
+    """Whether the output is there, complete, and nothing is on the way.
+
+    Raises:
+        InputError: it is there, but made from something else.
+    """
+    if partial.has_rows or not partial.output.exists():
+        return False
+    with EmbeddingStore(partial.output) as store:
+        found = {**store.attributes, "dtype": store.embeddings.dtype.name}
+    check_same(partial.output, found, {key: facts[key] for key in SAME})
+    return True
+
+
+def begin(partial: Partial, facts: Mapping[str, Any], *, resume: bool) -> None:
+    """`Partial.begin`; what is left of an update of another state of the file is of no use to anyone."""
+    if facts["updates"] and partial.started and partial.facts()["updates"] != facts["updates"]:
+        partial.clear()
+    partial.begin(facts, resume=resume)
+
+
+def embed_rows(
+    encoder: Encoder, dataset: datasets.Dataset, part: Sequence[int], rows: RowFiles, options: EmbedOptions
+) -> list[BadRow]:
+    """Embed those rows ``part`` of the dataset that are not among ``rows`` yet; the ones that do not decode."""
+    ids = list(dataset["id"])
+    done = {image_id.decode() for block in rows.read_ids() for image_id in block}
+    left = [row for row in part if ids[row] not in done]
+    bad: list[BadRow] = []
+    for batch in iterate_encoded(
+        encoder,
+        dataset,
+        part=left,
+        hashed=True,
+        batch_size=options.get("batch_size", 64),
+        workers=options.get("workers"),
+    ):
+        hashes = np.frombuffer(b"".join(batch.hashes), np.uint8).reshape(-1, HASH_BYTES)
+        rows.append([ids[row] for row in batch.rows], batch.values[:, 0], hashes)
+        bad.extend(batch.bad)
+    return bad
+
+
+def check_share(quarantine: Quarantine, dataset: datasets.Dataset, max_bad_share: float) -> None:
+    """`Quarantine.check_share`, which also says that the good ones need not be embedded again."""
+    try:
+        quarantine.check_share(len(dataset), max_bad_share)
+    except InputError as error:
+        raise InputError(f"{error} The other images are embedded and wait for --resume.") from error
+
+
+def join(partial: Partial, rows: RowFiles) -> RowFiles:
+    """The rows of all processes, in the order of ranks."""
+    if world_size() == 1:
+        return rows
+    shape = {"dim": rows.dim, "dtype": rows.dtype.name, "hashed": True}
+    RowFiles(partial.folder / "joined", **shape).remove()  # of a join that was interrupted
+    joined = RowFiles(partial.folder / "joined", **shape)
+    for number in range(world_size()):
+        part = RowFiles(partial.folder / f"part-{number}", **shape)
+        part.close()
+        ids = [image_id.decode() for block in part.read_ids() for image_id in block]
+        vectors, hashes = part.read_vectors(), part.read_hashes()
+        for start in range(0, len(part), COPY_ROWS):
+            block = slice(start, start + COPY_ROWS)
+            joined.copy(ids[block], vectors[block], hashes[block])
+    return joined

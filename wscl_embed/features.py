@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict, cast
@@ -87,10 +87,10 @@ def _encode(encoder: Encoder, dataset: datasets.Dataset, options: EncodeOptions)
     n_views = options.get("n_views")
     dtype = np.float32 if n_views is None else np.float16
     values, rows, bad = [np.empty((0, n_views or 1, encoder.embed_dim), dtype)], [], []
-    for batch_rows, batch_values, batch_bad in iterate_encoded(encoder, dataset, **options):
-        rows.extend(batch_rows)
-        values.append(batch_values.astype(dtype, copy=False))
-        bad.extend(batch_bad)
+    for batch in iterate_encoded(encoder, dataset, **options):
+        rows.extend(batch.rows)
+        values.append(batch.values.astype(dtype, copy=False))
+        bad.extend(batch.bad)
     parts = gather(ImageFeatures(np.concatenate(values), np.asarray(rows, dtype=np.int64), bad))
     return ImageFeatures(
         np.concatenate([part.values for part in parts]),
@@ -99,18 +99,38 @@ def _encode(encoder: Encoder, dataset: datasets.Dataset, options: EncodeOptions)
     )
 
 
-def iterate_encoded(
-    encoder: Encoder, dataset: datasets.Dataset, **options: Unpack[EncodeOptions]
-) -> Iterator[tuple[list[int], NDArray[np.float32], list[BadRow]]]:
-    """`encode_images`, one batch of (rows, (b, V, D) float32, bad rows) at a time and in the order of rows.
+@dataclass(frozen=True)
+class EncodedBatch:
+    """A batch of `iterate_encoded`: ``rows`` (b,), ``values`` (b, V, D) float32, bad rows, ``hashes`` (b,)."""
 
-    On several processes each gets the batches of its own part of the rows.
+    rows: list[int]
+    values: NDArray[np.float32]
+    bad: list[BadRow]
+    hashes: list[bytes]
+
+
+def iterate_encoded(
+    encoder: Encoder,
+    dataset: datasets.Dataset,
+    *,
+    part: Sequence[int] | None = None,
+    hashed: bool = False,
+    **options: Unpack[EncodeOptions],
+) -> Iterator[EncodedBatch]:
+    """`encode_images`, one batch at a time and in the order of rows.
+
+    Args:
+        encoder: any.
+        dataset: with ``id`` and undecoded ``image``.
+        part: the rows to encode here. Default: this process's share of them all.
+        hashed: give the images' content hashes as well.
+        options: `EncodeOptions`.
     """
     n_views = options.get("n_views")
     transforms = [encoder.preprocess] if n_views is None else [encoder.augmentation()] * n_views
-    rows = ImageRows(dataset, transforms, draft_size(encoder), options.get("seed", 0))
+    rows = ImageRows(dataset, transforms, draft_size(encoder), options.get("seed", 0), hashed=hashed)
     batch_size = max(1, options.get("batch_size", 64) // len(transforms))
-    part = own_part(len(dataset))
+    part = own_part(len(dataset)) if part is None else part
     loader = image_loader(
         torch.utils.data.Subset(rows, part), options.get("workers"), encoder.device, batch_size=batch_size
     )
@@ -121,7 +141,7 @@ def iterate_encoded(
             if batch.rows:
                 encoded = encoder.encode(batch.images.flatten(0, 1))
                 values = encoded.view(len(batch.rows), len(transforms), -1).cpu().numpy()
-            yield batch.rows, values, batch.bad
+            yield EncodedBatch(batch.rows, values, batch.bad, batch.hashes)
             advance(len(batch.rows) + len(batch.bad))
 
 

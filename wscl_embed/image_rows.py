@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from wscl_embed.dataset import image_source
-from wscl_embed.images import BadImageError, decode_image
+from wscl_embed.images import BadImageError, content_hash, decode_image, read_source
 from wscl_embed.quarantine import BadRow
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ Transform = Callable[["Image.Image"], Tensor]
 
 
 class ImageRows(torch.utils.data.Dataset[Any]):
-    """Row number -> (row, (V, 3, H, W) float32) or (row, `BadRow`).
+    """Row number -> (row, (V, 3, H, W) float32, content hash) or (row, `BadRow`, b"").
 
     Random transforms are seeded by (seed, epoch, row) alone, so views do not depend on batches or workers.
 
@@ -33,45 +33,66 @@ class ImageRows(torch.utils.data.Dataset[Any]):
         transforms: V of them, each applied to the same decoded image.
         draft_size: JPEGs may be decoded at a reduced scale with a short side not under this.
         seed: of random transforms.
+        hashed: give each image's content hash, which reads the whole file; else it is b"".
     """
 
     def __init__(
-        self, dataset: datasets.Dataset, transforms: Sequence[Transform], draft_size: int | None, seed: int = 0
+        self,
+        dataset: datasets.Dataset,
+        transforms: Sequence[Transform],
+        draft_size: int | None,
+        seed: int = 0,
+        *,
+        hashed: bool = False,
     ) -> None:
         self.dataset = dataset.select_columns(["id", "image"])
         self.transforms = transforms
         self.draft_size = draft_size
         self.seed = seed
+        self.hashed = hashed
         self.epoch = 0
 
     def __len__(self) -> int:
         return len(self.dataset)
 
-    def __getitem__(self, row: int) -> tuple[int, Tensor | BadRow]:
+    def __getitem__(self, row: int) -> tuple[int, Tensor | BadRow, bytes]:
         record = self.dataset[row]
         try:
-            image = decode_image(image_source(record["image"]), draft_size=self.draft_size)
+            source = image_source(record["image"])
+            content = read_source(source) if self.hashed else source
+            image = decode_image(content, draft_size=self.draft_size)
         except BadImageError as error:
-            return row, BadRow(record["id"], (record["image"] or {}).get("path") or "", error.reason)
+            return row, BadRow(record["id"], (record["image"] or {}).get("path") or "", error.reason), b""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(int(np.random.SeedSequence([self.seed, self.epoch, row]).generate_state(1)[0]))
-            return row, torch.stack([transform(image) for transform in self.transforms])
+            views = torch.stack([transform(image) for transform in self.transforms])
+        return row, views, content_hash(content) if isinstance(content, bytes) and self.hashed else b""
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Decoded images: ``rows`` (B,), ``images`` (B, V, 3, H, W), and the rows that could not be decoded."""
+    """Decoded images, and the rows that could not be decoded.
+
+    ========== ==============================================================
+    ``rows``   (B,), their rows in the dataset
+    ``images`` (B, V, 3, H, W)
+    ``bad``    the rows that could not be decoded
+    ``hashes`` (B,) content hashes, where `ImageRows` was asked for them
+    ========== ==============================================================
+    """
 
     rows: list[int]
     images: Tensor
     bad: list[BadRow]
+    hashes: list[bytes]
 
 
-def collate(items: list[tuple[int, Tensor | BadRow]]) -> Batch:
+def collate(items: list[tuple[int, Tensor | BadRow, bytes]]) -> Batch:
     """Join what `ImageRows` gives."""
-    good = [(row, value) for row, value in items if isinstance(value, Tensor)]
-    images = torch.stack([value for _, value in good]) if good else torch.empty(0)
-    return Batch([row for row, _ in good], images, [value for _, value in items if isinstance(value, BadRow)])
+    good = [(row, value, digest) for row, value, digest in items if isinstance(value, Tensor)]
+    images = torch.stack([value for _, value, _ in good]) if good else torch.empty(0)
+    bad = [value for _, value, _ in items if isinstance(value, BadRow)]
+    return Batch([row for row, _, _ in good], images, bad, [digest for _, _, digest in good])
 
 
 def image_loader(

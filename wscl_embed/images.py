@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import threading
 import warnings
 from collections.abc import Iterator
@@ -80,6 +81,30 @@ def decode_image(source: bytes | str | Path, *, max_pixels: int = MAX_PIXELS, dr
             raise
         except Exception as error:  # Pillow's decoders raise whatever their parser stumbled over.
             raise BadImageError(damage(error, "data")) from error
+
+
+def read_source(source: bytes | Path) -> bytes:
+    """The whole content of an image.
+
+    Raises:
+        BadImageError: it cannot be read.
+    """
+    if isinstance(source, bytes):
+        return source
+    try:
+        with open_file(source) as handle:
+            return handle.read()
+    except OSError as error:
+        raise BadImageError(f"file cannot be read ({describe(error)})") from error
+
+
+def content_hash(content: bytes) -> bytes:
+    """16 bytes of BLAKE2b that tell one image file from another.
+
+    >>> content_hash(b"one") == content_hash(b"other")
+    False
+    """
+    return hashlib.blake2b(content, digest_size=16).digest()
 
 
 def open_file(path: Path) -> IO[bytes]:

@@ -18,10 +18,13 @@ Example:
 @click.option("--split", help="embed the rows of this split only")
 @click.option("--batch-size", type=click.IntRange(min=1), default=64, show_default=True, help="images a batch")
 @click.option("--overwrite", is_flag=True, help="replace --output")
+@click.option("--resume", is_flag=True, help="continue an interrupted job; what was embedded is not embedded again")
+@click.option("--update", is_flag=True, help="embed only images that are new in --data, or whose files changed")
 def command(**options: Any) -> None:
     """Embed images into an HDF5 file.
 
-    --model is a run of `fit`, its model folder, or any other model `fit` takes.
+    --model is a run of `fit`, its model folder, or any other model `fit` takes. --output appears when it is whole; of a
+    job that was killed, --resume goes on. --update never takes images out of --output.
     """
     from wscl_embed.errors import InputError
     from wscl_embed.pipeline import embed

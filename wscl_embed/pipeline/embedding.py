@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from wscl_embed.config import make_config
+from wscl_embed.errors import InputError
 from wscl_embed.pipeline.places import check_file
 
 if TYPE_CHECKING:
@@ -20,47 +22,84 @@ def embed(
     pretrained: str | None = None,
     image_size: int | None = None,
     split: str | None = None,
-    dtype: str = "float32",
+    dtype: str | None = None,
     device: str = "auto",
     batch_size: int = 64,
     workers: int | None = None,
     max_bad_share: float = 0.05,
     overwrite: bool = False,
+    resume: bool = False,
+    update: bool = False,
 ) -> Path:
     """Embed images into an HDF5 file, batch by batch, in bounded memory; under ``torchrun`` each process its part.
+
+    A job that was killed leaves no file ``output``, but the rows it had embedded in the folder ``.NAME.partial`` beside
+    it, where ``resume`` finds them. ``update`` leaves the file as it is until the new one is whole.
 
     Args:
         data: what `wscl_embed.load_dataset` takes, or such a dataset.
         model: a run, its ``model/``, or anything else `wscl_embed.load_encoder` takes.
         output: the HDF5 file; images left out are named in ``<output>.quarantine.csv``.
+        dtype: float32 or float16. Default: that of the file with ``update``, else float32.
+        overwrite: replace ``output``, and forget what an interrupted job left.
+        resume: continue an interrupted job.
+        update: embed only images whose id ``output`` does not have, or whose file changed since. Images that ``output``
+            has and ``data`` has not stay in it.
 
     Returns:
         The path of the file.
 
     Raises:
-        InputError: wrong use or bad input, or more bad images than ``max_bad_share``; no file is written then.
+        InputError: wrong use or bad input, more bad images than ``max_bad_share``, or another process that writes the
+            same file; no file is written then.
     """
     from wscl_embed import stages
     from wscl_embed.distributed import on_first, processes
     from wscl_embed.embedding import write_embeddings
     from wscl_embed.encoder_sources import load_encoder
+    from wscl_embed.store.partial import Partial
 
     path = Path(output)
-    chosen = {"image_size": image_size, "dtype": dtype, "workers": workers, "max_bad_share": max_bad_share}
+    chosen = {"image_size": image_size, "workers": workers, "max_bad_share": max_bad_share, "dtype": dtype or "float32"}
     make_config({"data": "-", "adapter": ["-"], "output": "-", **chosen})  # refuses values outside their limits
-    with processes():
-        on_first(lambda: check_file(path, overwrite))
+    if overwrite and (resume or update):
+        raise InputError("give --overwrite, or --resume or --update, not both.")
+    with processes(), ExitStack() as locked:
+        on_first(lambda: check_output(path, overwrite, resume, update))
+        partial = Partial(path)
+        on_first(lambda: locked.enter_context(partial.lock()))
         dataset = stages.open_split(data, split)
         encoder = load_encoder(model, pretrained, image_size=image_size, device=device)
+        if overwrite:
+            on_first(partial.clear)
         quarantine = write_embeddings(
             encoder,
             dataset,
-            path,
-            dtype=dtype,
-            attributes=stages.store_attributes(encoder, dataset, adapters=[]),
+            partial,
+            stages.store_attributes(encoder, dataset, adapters=[]),
+            dtype=dtype or on_first(lambda: stored_dtype(path) if update else "float32"),
+            resume=resume,
+            update=update,
             batch_size=batch_size,
             workers=workers,
             max_bad_share=max_bad_share,
         )
-        on_first(lambda: quarantine.write(path.with_name(f"{path.name}.quarantine.csv")))
+        if quarantine is not None:
+            on_first(lambda: quarantine.write(path.with_name(f"{path.name}.quarantine.csv")))
+        on_first(partial.remove)
     return path
+
+
+def check_output(path: Path, overwrite: bool, resume: bool, update: bool) -> None:
+    """Whether the embedding file ``path`` may be written; changes nothing."""
+    if update and not path.exists():
+        raise InputError(f"{path}: there is no such file to --update; leave that out to write it.")
+    check_file(path, overwrite or resume or update)
+
+
+def stored_dtype(path: Path) -> str:
+    """The dtype of the embeddings in a file."""
+    from wscl_embed.store import EmbeddingStore
+
+    with EmbeddingStore(path) as store:
+        return str(store.embeddings.dtype.name)

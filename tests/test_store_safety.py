@@ -1,0 +1,211 @@
+"""HDF5 files from strangers: each trick is in a file that is otherwise a good one, and is refused before a read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+from wscl_embed.errors import InputError
+from wscl_embed.store import EmbeddingStore
+
+N, DIM = 32, 8
+Trick = Callable[[h5py.File, Path], None]
+
+
+def good(path: Path) -> None:
+    with EmbeddingStore.create(path, dim=DIM, attributes={"encoder": "toy"}) as writer:
+        writer.append([f"bild-{row}" for row in range(N)], np.random.default_rng(0).standard_normal((N, DIM)))
+
+
+def secret(folder: Path) -> Path:
+    """A file of somebody else's, to be read by a trick."""
+    path = folder / "secret.h5"
+    if not path.exists():
+        with h5py.File(path, "w") as file:
+            file["embeddings"] = np.ones((N, DIM), np.float32)
+            file["ids"] = np.full(N, b"id")
+        (folder / "secret.bin").write_bytes(bytes(N * DIM * 4))
+    return path
+
+
+def external_link(file: h5py.File, folder: Path) -> None:
+    del file["embeddings"]
+    file["embeddings"] = h5py.ExternalLink(str(secret(folder)), "/embeddings")
+
+
+def external_storage(file: h5py.File, folder: Path) -> None:
+    secret(folder)
+    del file["embeddings"]
+    outside = [(str(folder / "secret.bin"), 0, N * DIM * 4)]
+    file.create_dataset("embeddings", (N, DIM), np.float32, external=outside)
+
+
+def virtual_dataset(file: h5py.File, folder: Path) -> None:
+    del file["embeddings"]
+    layout = h5py.VirtualLayout((N, DIM), np.float32)
+    layout[:] = h5py.VirtualSource(str(secret(folder)), "embeddings", (N, DIM))
+    file.create_virtual_dataset("embeddings", layout)
+
+
+def soft_link(file: h5py.File, folder: Path) -> None:
+    file.move("embeddings", "rows")
+    file["embeddings"] = h5py.SoftLink("/rows")
+
+
+def link_elsewhere(file: h5py.File, folder: Path) -> None:
+    file["extra/more"] = h5py.ExternalLink(str(secret(folder)), "/")
+
+
+def bomb_never_allocated(file: h5py.File, folder: Path) -> None:
+    del file["embeddings"]
+    file.create_dataset("embeddings", (10**12, DIM), np.float32)
+
+
+def bomb_in_chunks(file: h5py.File, folder: Path) -> None:
+    del file["embeddings"]
+    dataset = file.create_dataset("embeddings", (10**9, DIM), np.float32, chunks=(N, DIM))
+    dataset[:N] = 1
+
+
+def bomb_compressed(file: h5py.File, folder: Path) -> None:
+    file.create_dataset("zeros", (1 << 25,), np.uint8, compression="gzip", chunks=(1 << 20,))[:] = 0
+
+
+def bomb_of_strings(file: h5py.File, folder: Path) -> None:
+    """4096 references to one string of a megabyte: 4 GB to whoever reads them."""
+    del file["ids"]
+    ids = file.create_dataset("ids", (N,), h5py.string_dtype())
+    ids[:] = "x"
+    ids[0] = "x" * 2**20
+    offset = ids.id.get_offset()
+    file.close()
+    with (folder / "e.h5").open("r+b") as raw:
+        raw.seek(offset)
+        reference = raw.read(16)
+        raw.seek(offset)
+        raw.write(reference * N)
+
+
+def deep_groups(file: h5py.File, folder: Path) -> None:
+    file.create_group("/".join(["deeper"] * 500))
+
+
+def many_objects(file: h5py.File, folder: Path) -> None:
+    for number in range(1100):
+        file.create_group(f"extra/{number}")
+
+
+def cycle(file: h5py.File, folder: Path) -> None:
+    file["extra"] = file["/"]
+
+
+def two_names(file: h5py.File, folder: Path) -> None:
+    file["again"] = file["embeddings"]
+
+
+def object_references(file: h5py.File, folder: Path) -> None:
+    file.create_dataset("references", data=np.array([file["ids"].ref], dtype=object), dtype=h5py.ref_dtype)
+
+
+def ragged_rows(file: h5py.File, folder: Path) -> None:
+    file.create_dataset("ragged", (2,), h5py.vlen_dtype(np.int32))
+
+
+def unknown_filter(file: h5py.File, folder: Path) -> None:
+    plan = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    plan.set_chunk((4,))
+    plan.set_filter(32015, h5py.h5z.FLAG_OPTIONAL)  # zstd, of a plugin
+    h5py.h5d.create(file.id, b"packed", h5py.h5t.NATIVE_INT32, h5py.h5s.create_simple((4,)), plan)
+
+
+def odd_attribute(file: h5py.File, folder: Path) -> None:
+    file.attrs.create("names", ["a", "b"], dtype=h5py.string_dtype())
+
+
+def fewer_ids(file: h5py.File, folder: Path) -> None:
+    del file["ids"]
+    file["ids"] = np.full(N - 1, b"id")
+
+
+def other_hashes(file: h5py.File, folder: Path) -> None:
+    file["content_hash"] = np.zeros((N, 4), np.uint8)
+
+
+TRICKS: dict[Trick, str] = {
+    external_link: "/embeddings is a link",
+    external_storage: "keeps its rows in another file",
+    virtual_dataset: "is a virtual dataset",
+    soft_link: "/embeddings is a link",
+    link_elsewhere: "/extra/more is a link",
+    bomb_never_allocated: "claims 32,000,000,000,000 bytes of which 0 are stored",
+    bomb_in_chunks: "claims 32,000,000,000 bytes of which 1,024 are stored",
+    bomb_compressed: "/zeros claims 33,554,432 bytes",
+    bomb_of_strings: "claims strings of 33,554,432 bytes",
+    deep_groups: "too deep",
+    many_objects: "more than 1000 objects",
+    cycle: "/extra is one object under two names",
+    two_names: "is one object under two names",
+    object_references: "/references holds neither numbers nor strings",
+    ragged_rows: "/ragged holds neither numbers nor strings",
+    unknown_filter: "by a filter this package does not run (number 32015)",
+    odd_attribute: "neither numbers nor a string: 'names'",
+    fewer_ids: "do not belong to one another",
+    other_hashes: "do not belong to one another",
+}
+
+
+@pytest.mark.parametrize("trick", TRICKS, ids=lambda trick: trick.__name__)
+def test_a_trick_is_refused(trick: Trick, tmp_path: Path) -> None:
+    good(tmp_path / "e.h5")
+    with EmbeddingStore(tmp_path / "e.h5") as store:
+        assert len(store) == N
+    with h5py.File(tmp_path / "e.h5", "r+") as file:
+        trick(file, tmp_path)
+    with pytest.raises(InputError) as refused:
+        EmbeddingStore(tmp_path / "e.h5")
+    assert TRICKS[trick] in str(refused.value)
+
+
+def test_what_a_virtual_dataset_names_is_not_even_opened(tmp_path: Path) -> None:
+    """HDF5 opens the sources of an unlimited one when asked for its shape; this source blocks whoever opens it."""
+    import os
+    import signal
+
+    good(tmp_path / "e.h5")
+    os.mkfifo(tmp_path / "pipe.h5")
+    with h5py.File(tmp_path / "e.h5", "r+") as file:
+        del file["embeddings"]
+        layout = h5py.VirtualLayout((N, DIM), np.float32, maxshape=(None, DIM))
+        source = h5py.VirtualSource(str(tmp_path / "pipe.h5"), "embeddings", (N, DIM), maxshape=(None, DIM))
+        layout[: h5py.h5s.UNLIMITED, :] = source[: h5py.h5s.UNLIMITED, :]
+        file.create_virtual_dataset("embeddings", layout)
+    signal.alarm(20)
+    try:
+        with pytest.raises(InputError, match="virtual dataset"):
+            EmbeddingStore(tmp_path / "e.h5")
+    finally:
+        signal.alarm(0)
+
+
+def test_a_file_that_is_cut_off(tmp_path: Path) -> None:
+    good(tmp_path / "e.h5")
+    whole = (tmp_path / "e.h5").read_bytes()
+    for size in (0, 100, 2000, 4500, len(whole) - 1):
+        (tmp_path / "cut.h5").write_bytes(whole[:size])
+        with pytest.raises(InputError, match="not an HDF5 file that can be read"):
+            EmbeddingStore(tmp_path / "cut.h5")
+
+
+def test_a_stranger_s_own_additions_do_no_harm(tmp_path: Path) -> None:
+    good(tmp_path / "e.h5")
+    with h5py.File(tmp_path / "e.h5", "r+") as file:
+        file["captions"] = ["eins", "zwei"]
+        file.create_dataset("extra/packed", data=np.arange(1000), compression="gzip")
+        file.attrs["note"] = "hello"
+    with EmbeddingStore(tmp_path / "e.h5") as store:
+        assert store.attributes["note"] == "hello"
+        assert len(store.ids) == N

@@ -1,0 +1,170 @@
+"""`EmbeddingStore`: embeddings in one HDF5 file that any HDF5 reader opens."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wscl_embed.errors import InputError
+from wscl_embed.store.container import FORMAT, FORMAT_VERSION, StoreWriter, create
+from wscl_embed.store.rows import HASH_BYTES
+from wscl_embed.store.safety import check_safe
+
+if TYPE_CHECKING:
+    import h5py
+
+READABLE = (1, FORMAT_VERSION)  # 1: /embeddings in chunks, /ids of variable length, no /content_hash
+
+
+class EmbeddingStore:
+    """An embedding file opened for reading; ``docs/hdf5.md`` has the schema.
+
+    ================ ================================================================================================
+    ``/ids``         (N,) UTF-8 strings
+    ``/embeddings``  (N, D) float32 or float16, rows of unit length (attribute ``normalised``), contiguous
+    ``/content_hash`` (N, 16) uint8, BLAKE2b of each image file; in files `wscl_embed.embed` wrote
+    ``/clusters``    ``labels`` (N,) int64: the cluster of each image, -1 for noise or an image that was not clustered;
+                     ``indptr``, ``indices``, ``weights``: the membership matrix as CSR; ``names`` (K,) UTF-8
+    root attributes  ``format``, ``format_version``, ``encoder``, ``weights_hash``, ``preprocess`` (JSON), ``adapters``
+                     (JSON), ``dataset_fingerprint``, ``complete``
+    ================ ================================================================================================
+
+    >>> import tempfile
+    >>> path = Path(tempfile.mkdtemp()) / "toy.h5"
+    >>> with EmbeddingStore.create(path, dim=2) as writer:
+    ...     writer.append(["a", "b"], np.array([[3.0, 4.0], [0.0, 2.0]]))
+    >>> with EmbeddingStore(path) as store:
+    ...     store.ids, store.embeddings[0].tolist()
+    (['a', 'b'], [0.6000000238418579, 0.800000011920929])
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        """Open ``path``. Nothing in it is read before `wscl_embed.store.safety.check_safe` has found it harmless.
+
+        Raises:
+            InputError: no such file, not HDF5, a file that reaches outside itself or claims more than it holds, another
+                format or version, or a file that was never completed.
+        """
+        import h5py
+
+        self.path = Path(path)
+        try:
+            self._file = h5py.File(self.path, "r")
+        except FileNotFoundError as error:
+            raise InputError(f"{path}: there is no such file; `wscl-embed embed` writes one.") from error
+        except OSError as error:
+            raise InputError(f"{path}: not an HDF5 file that can be read ({error}).") from error
+        try:
+            check_safe(self._file, self.path)
+            self._check_format()
+            self.embeddings = self._map_embeddings()
+        except BaseException:
+            self._file.close()
+            raise
+
+    def _check_format(self) -> None:
+        found = (self.attributes.get("format"), self.attributes.get("format_version"), self.attributes.get("complete"))
+        if found[0] != FORMAT or found[1] not in READABLE or found[2] is not True:
+            raise InputError(
+                f"{self.path}: not a complete embedding file of version {FORMAT_VERSION} "
+                f"(format {found[0]!r}, version {found[1]!r}, complete {found[2]!r})."
+            )
+        shapes = {name: getattr(self._file.get(name), "shape", None) for name in ("ids", "embeddings", "content_hash")}
+        rows = shapes["embeddings"]
+        if rows is None or len(rows) != 2 or self._file["embeddings"].dtype not in (np.float32, np.float16):
+            raise InputError(f"{self.path}: /embeddings is not an (N, D) dataset of float32 or float16.")
+        if shapes["ids"] != rows[:1] or shapes["content_hash"] not in (None, (rows[0], HASH_BYTES)):
+            raise InputError(f"{self.path}: the datasets do not belong to one another, their shapes are {shapes}.")
+
+    def _map_embeddings(self) -> NDArray[np.floating] | h5py.Dataset:
+        dataset = self._file["embeddings"]
+        offset = dataset.id.get_offset()  # None where the rows are not contiguous
+        if offset is None or dataset.chunks is not None:
+            return np.empty(dataset.shape, dataset.dtype) if dataset.size == 0 else dataset
+        if offset + dataset.nbytes > self.path.stat().st_size:
+            raise InputError(f"{self.path}: the file is cut off.")
+        return np.memmap(self.path, dataset.dtype, "r", offset=offset, shape=dataset.shape)
+
+    def __enter__(self) -> EmbeddingStore:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __len__(self) -> int:
+        return int(self.embeddings.shape[0])
+
+    def close(self) -> None:
+        """Close the file; rows that were taken from `embeddings` stay valid."""
+        self._file.close()
+
+    embeddings: NDArray[np.floating] | h5py.Dataset
+    """(N, D), unit length, mapped from the disk: slice or index it as a NumPy array."""
+
+    @property
+    def ids(self) -> list[str]:
+        """The N ids, in the order of the rows."""
+        return [value.decode() for value in self._file["ids"][:].tolist()]
+
+    @property
+    def content_hashes(self) -> NDArray[np.uint8] | None:
+        """(N, 16) uint8, BLAKE2b of each image file; None in files without them."""
+        return self._file["content_hash"][:] if "content_hash" in self._file else None
+
+    @property
+    def labels(self) -> NDArray[np.int64] | None:
+        """(N,) int64, the cluster of each image or -1; None in files without clusters."""
+        return self._file["clusters/labels"][:] if "clusters/labels" in self._file else None
+
+    @property
+    def attributes(self) -> dict[str, Any]:
+        """The root attributes."""
+        return {
+            key: value.item() if isinstance(value, np.generic) else value for key, value in self._file.attrs.items()
+        }
+
+    def search(self, query: NDArray[np.floating], k: int, *, chunk: int = 65_536) -> list[tuple[str, float]]:
+        """The k nearest (id, cosine), exactly, for one (D,) query.
+
+        Raises:
+            InputError: a query of another dimension.
+        """
+        if query.shape != (self.embeddings.shape[1],):
+            raise InputError(
+                f"{self.path} holds embeddings of {self.embeddings.shape[1]} dimensions, not {query.shape}."
+            )
+        unit = query.astype(np.float32) / max(float(np.linalg.norm(query)), 1e-12)
+        scores = np.concatenate(
+            [self.embeddings[start : start + chunk].astype(np.float32) @ unit for start in range(0, len(self), chunk)]
+        )
+        best = np.argsort(-scores, kind="stable")[:k]
+        ids = self.ids
+        return [(ids[row], float(scores[row])) for row in best]
+
+    @staticmethod
+    def create(
+        path: str | Path,
+        dim: int,
+        *,
+        dtype: str = "float32",
+        attributes: Mapping[str, Any] | None = None,
+        hashed: bool = False,
+    ) -> AbstractContextManager[StoreWriter]:
+        """Write a new file; it appears under ``path`` only when the ``with`` block ends without an error.
+
+        Args:
+            path: the file.
+            dim: D.
+            dtype: float32 or float16.
+            attributes: root attributes beside those of the format.
+            hashed: every row comes with a content hash.
+        """
+        return create(Path(path), dim, dtype, attributes or {}, hashed=hashed)

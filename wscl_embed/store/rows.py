@@ -1,0 +1,184 @@
+"""`RowFiles`: vectors, ids and content hashes in three files that only grow, so that a kill leaves a prefix of each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wscl_embed.errors import InputError, WsclEmbedError
+
+HEAD = 4096  # bytes left free before the first vector; `wscl_embed.store.container` puts the HDF5 header there
+HASH_BYTES = 16
+BLOCK_BYTES = 1 << 20  # what is scaled at once: stays in the cache
+READ_BYTES = 1 << 24
+UNIT = 1e-6  # a length this close to 1 is not scaled: scaling would change nothing but the last bits
+END = b"\0"  # ends an id in the file of ids
+
+
+class RowFiles:
+    """Rows on their way into an embedding file: ``STEM.vectors``, ``STEM.ids`` and, where asked for, ``STEM.hashes``.
+
+    Nothing in them is ever changed, and a row's id is written last: after a kill at any moment the rows that have all
+    their parts are whole, and opening the files again cuts off what is behind them.
+
+    Args:
+        stem: the path of the files without their suffixes.
+        dim: D.
+        dtype: float32 or float16.
+        hashed: whether every row has a content hash.
+    """
+
+    def __init__(self, stem: Path, dim: int, dtype: str, *, hashed: bool = False) -> None:
+        self.dim, self.dtype = dim, np.dtype(dtype).newbyteorder("<")
+        self.vectors_path, self.ids_path, self.hashes_path = (
+            stem.with_name(f"{stem.name}.{part}") for part in ("vectors", "ids", "hashes")
+        )
+        for path in self._paths(hashed):
+            path.touch()
+        self._length, self.longest = self._trim(hashed)
+        self._vectors, self._ids = self.vectors_path.open("ab"), self.ids_path.open("ab")
+        self._hashes = self.hashes_path.open("ab") if hashed else None
+
+    def _paths(self, hashed: bool) -> list[Path]:
+        return [self.vectors_path, self.ids_path, *([self.hashes_path] if hashed else [])]
+
+    def _trim(self, hashed: bool) -> tuple[int, int]:
+        """Cut the files to the rows they all have; their number, and the bytes of the longest id among them."""
+        ends = np.concatenate([np.zeros(0, np.int64), *_ends(self.ids_path)])
+        counts = [len(ends), max(0, self.vectors_path.stat().st_size - HEAD) // self.row_bytes]
+        if hashed:
+            counts.append(self.hashes_path.stat().st_size // HASH_BYTES)
+        n = min(counts)
+        sizes = [HEAD + n * self.row_bytes, int(ends[n - 1]) if n else 0, n * HASH_BYTES]
+        for path, size in zip(self._paths(hashed), sizes, strict=False):
+            with path.open("r+b") as file:
+                file.truncate(size)
+        return n, int(np.diff(ends[:n], prepend=0).max(initial=1)) - 1
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of a vector."""
+        return int(self.dim * self.dtype.itemsize)
+
+    @property
+    def hashed(self) -> bool:
+        """Whether every row has a content hash."""
+        return self._hashes is not None
+
+    def __len__(self) -> int:
+        return self._length
+
+    def append(
+        self, ids: Sequence[str], embeddings: NDArray[np.floating], hashes: NDArray[np.uint8] | None = None
+    ) -> None:
+        """Append (b, D) rows, scaled to unit length; ``hashes`` (b, 16).
+
+        Raises:
+            InputError: a row that is not finite, or an id with a NUL character (names the id).
+            WsclEmbedError: the disk is full, or does not take the rows for another reason.
+        """
+        rows = np.asarray(embeddings)
+        if rows.dtype not in (np.float32, np.float16):
+            rows = rows.astype(np.float32)
+        lengths = _lengths(rows, ids)
+        if (np.abs(lengths - 1) <= UNIT).all():
+            return self.copy(ids, rows, hashes)
+        scale = 1 / np.maximum(lengths, np.finfo(np.float32).tiny)  # a row of zeros stays one
+        step = max(1, BLOCK_BYTES // (4 * self.dim))
+        blocks = (slice(start, start + step) for start in range(0, len(rows), step))
+        self._write(
+            ids, ((rows[block] * scale[block, None]).astype(self.dtype, copy=False) for block in blocks), hashes
+        )
+        return None
+
+    def copy(self, ids: Sequence[str], vectors: NDArray[np.floating], hashes: NDArray[np.uint8] | None = None) -> None:
+        """Append rows that have unit length already, as they are."""
+        self._write(ids, [np.ascontiguousarray(vectors, dtype=self.dtype)], hashes)
+
+    def _write(self, ids: Sequence[str], blocks: Any, hashes: NDArray[np.uint8] | None) -> None:
+        encoded = "\0".join([*ids, ""]).encode()
+        ends = np.flatnonzero(np.frombuffer(encoded, np.uint8) == END[0])
+        if len(ends) != len(ids):
+            spoilt = next(image_id for image_id in ids if "\0" in image_id)
+            raise InputError(f"the id {spoilt!r} has a NUL character, which HDF5 strings cannot hold.")
+        try:
+            for block in blocks:
+                self._vectors.write(block.data)
+            self._vectors.flush()
+            if self._hashes is not None:
+                self._hashes.write(np.ascontiguousarray(hashes, dtype=np.uint8).data)
+                self._hashes.flush()
+            self._ids.write(encoded)
+            self._ids.flush()
+        except OSError as error:
+            raise WsclEmbedError(f"{self.vectors_path.parent}: cannot be written ({error.strerror}).") from error
+        self._length += len(ids)
+        self.longest = max(self.longest, int(np.diff(ends, prepend=-1).max(initial=1)) - 1)
+
+    def read_ids(self) -> Iterator[list[bytes]]:
+        """The ids, many at a time."""
+        rest = b""
+        for block in _blocks(self.ids_path):
+            *whole, rest = (rest + block).split(END)
+            yield whole
+
+    def read_vectors(self) -> NDArray[np.floating]:
+        """(n, D), mapped from the disk."""
+        if not self._length:
+            return np.empty((0, self.dim), self.dtype)
+        return np.memmap(self.vectors_path, self.dtype, "r", offset=HEAD, shape=(self._length, self.dim))
+
+    def read_hashes(self) -> NDArray[np.uint8]:
+        """(n, 16) uint8."""
+        return np.fromfile(self.hashes_path, np.uint8).reshape(-1, HASH_BYTES)
+
+    def close(self) -> None:
+        """Close the files."""
+        for file in (self._vectors, self._ids, self._hashes):
+            if file is not None:
+                _close(file)
+
+    def remove(self) -> None:
+        """Close the files and delete them."""
+        self.close()
+        for path in self._paths(True):
+            path.unlink(missing_ok=True)
+
+
+def _close(file: IO[bytes]) -> None:
+    """Close, also when the disk does not take what a failed write left in the buffer."""
+    try:
+        file.close()
+    except OSError:
+        file.raw.close() if hasattr(file, "raw") else None
+
+
+def _lengths(rows: NDArray[np.floating], ids: Sequence[str]) -> NDArray[np.float32]:
+    """(b,) Euclidean lengths."""
+    squares = np.einsum("ij,ij->i", rows, rows, dtype=np.float32)
+    lengths: NDArray[np.float32] = np.sqrt(squares)
+    odd = np.flatnonzero(~np.isfinite(squares) | (squares < 1e-30))  # perhaps outside float32's squares only
+    if len(odd):
+        wide = np.linalg.norm(rows[odd].astype(np.float64), axis=1)
+        if not np.isfinite(wide).all():
+            raise InputError(f"the embedding of image {ids[odd[int(np.argmin(np.isfinite(wide)))]]!r} is not finite.")
+        lengths[odd] = wide
+    return lengths
+
+
+def _blocks(path: Path) -> Iterator[bytes]:
+    with path.open("rb") as file:
+        while block := file.read(READ_BYTES):
+            yield block
+
+
+def _ends(path: Path) -> Iterator[NDArray[np.int64]]:
+    """The positions just behind each id."""
+    start = 0
+    for block in _blocks(path):
+        yield np.flatnonzero(np.frombuffer(block, np.uint8) == END[0]) + start + 1
+        start += len(block)

@@ -1,0 +1,104 @@
+"""What `embed --update` keeps of an embedding file, and what it embeds anew."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from wscl_embed.dataset import image_source
+from wscl_embed.errors import InputError
+from wscl_embed.image_rows import available_cores
+from wscl_embed.images import BadImageError, content_hash, read_source
+from wscl_embed.progress import console, track
+from wscl_embed.store import EmbeddingStore
+from wscl_embed.store.rows import RowFiles
+
+if TYPE_CHECKING:
+    import datasets
+
+READ_ROWS = 1024
+COPY_ROWS = 16_384
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What an embedding file is to be made of: ``kept`` rows of the present one, then ``todo`` rows of the dataset."""
+
+    kept: list[int]
+    todo: list[int]
+
+
+def everything(dataset: datasets.Dataset) -> Plan:
+    """Nothing is kept."""
+    return Plan([], list(range(len(dataset))))
+
+
+def plan_update(path: Path, dataset: datasets.Dataset, facts: Mapping[str, Any]) -> Plan:
+    """Embed what is new or changed, by id and content hash. Keep the rest, also what the dataset does not have.
+
+    Raises:
+        InputError: the file is by another encoder or of another dtype, or has no content hashes.
+    """
+    with EmbeddingStore(path) as store:
+        found = {**store.attributes, "dtype": store.embeddings.dtype.name}
+        old_ids, hashes = store.ids, store.content_hashes
+    for key in ("weights_hash", "preprocess", "dtype"):
+        if found.get(key) != facts[key]:
+            raise InputError(f"{path}: --update would mix embeddings: {key} {found.get(key)!r} -> {facts[key]!r}.")
+    if hashes is None:
+        raise InputError(f"{path}: has no content hashes to compare images by; only files that `embed` wrote do.")
+    old = {image_id: hashes[row].tobytes() for row, image_id in enumerate(old_ids)}
+    ids = list(dataset["id"])
+    known = [row for row, image_id in enumerate(ids) if image_id in old]
+    same = {ids[row] for row, digest in zip(known, hash_images(dataset, known), strict=True) if digest == old[ids[row]]}
+    stale = {ids[row] for row in known} - same
+    plan = Plan(
+        [row for row, image_id in enumerate(old_ids) if image_id not in stale],
+        [row for row, image_id in enumerate(ids) if image_id not in same],
+    )
+    console().print(
+        f"{path}: {len(plan.todo) - len(stale)} images are new and {len(stale)} changed; {len(same)} are as they were, "
+        f"and {len(old_ids) - len(known)} that the dataset does not have stay.",
+        markup=False,
+        soft_wrap=True,
+    )
+    return plan
+
+
+def hash_images(dataset: datasets.Dataset, rows: Sequence[int]) -> Iterator[bytes]:
+    """The content hash of each image; of one that cannot be read, nothing (b"")."""
+    with track("comparing images", len(rows)) as advance, ThreadPoolExecutor(available_cores()) as threads:
+        for start in range(0, len(rows), READ_ROWS):
+            images = dataset.select(rows[start : start + READ_ROWS])["image"]
+            yield from threads.map(_hash, images)
+            advance(len(images))
+
+
+def _hash(image: Mapping[str, Any] | None) -> bytes:
+    try:
+        return content_hash(read_source(image_source(image)))
+    except BadImageError:
+        return b""
+
+
+def copy_kept(path: Path, kept: Sequence[int], rows: RowFiles) -> None:
+    """Append the rows ``kept`` of the embedding file ``path``, as they are."""
+    if not kept:
+        return
+    with EmbeddingStore(path) as store:
+        ids, hashes = store.ids, store.content_hashes
+        assert hashes is not None
+        for start in range(0, len(kept), COPY_ROWS):
+            chosen = np.asarray(kept[start : start + COPY_ROWS])
+            rows.copy([ids[row] for row in chosen], store.embeddings[chosen], hashes[chosen])
+
+
+def stamp(path: Path) -> list[int]:
+    """Tells one state of a file from another: its size and when it was last changed."""
+    state = path.stat()
+    return [state.st_size, state.st_mtime_ns]
