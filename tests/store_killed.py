@@ -32,9 +32,7 @@ from wscl_embed.store import EmbeddingStore
 from wscl_embed.store.partial import Partial
 
 N, DIM, BATCH = 8, 6, 4
-WRITES = set(
-    ["write", "flush", "truncate", "replace", "rename", "unlink", "fsync", "rmdir", "close", "open", "utime", "dump"]
-)
+WRITES = {"write", "flush", "truncate", "replace", "rename", "unlink", "fsync", "rmdir", "close", "open", "dump"}
 H5PY_WRITES = {"create_dataset", "create_group", "__setitem__", "create", "make_fid", "close"}
 VECTORS = np.random.default_rng(0).standard_normal((2 * N, DIM)).astype(np.float32)
 ATTRIBUTES = {"weights_hash": "w", "preprocess": "{}", "dataset_fingerprint": "d", "encoder": "look-up"}
