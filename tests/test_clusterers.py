@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import tracemalloc
 from typing import Any
 
@@ -14,6 +15,7 @@ from scipy import sparse
 from sklearn.cluster import DBSCAN, AgglomerativeClustering, BisectingKMeans
 from sklearn.metrics import adjusted_rand_score
 
+import wscl_embed.clusterers.density
 import wscl_embed.clusterers.kmeans
 from wscl_embed.clusterers import cluster_rows, collapse_rows, default_n_clusters, make_clustering
 from wscl_embed.errors import InputError
@@ -34,12 +36,36 @@ CLUSTERERS: dict[str, Any] = {
     "bisecting": BisectingKMeans(3, random_state=0),
     "dbscan": DBSCAN(eps=1.0, min_samples=3),
     "object": SignOfFirst(),
+    # The ways of many rows, brought down to few.
+    "kmeans by faiss": "kmeans",
+    "kmeans by mini-batches": "kmeans",
+    "hdbscan on a sample": "hdbscan",
 }
 
 
 @pytest.fixture(params=sorted(CLUSTERERS))
-def clusterer(request: pytest.FixtureRequest) -> Any:
+def clusterer(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Any:
+    take(request.param, monkeypatch)
     return CLUSTERERS[request.param]
+
+
+@pytest.fixture(params=["kmeans", "kmeans by faiss", "kmeans by mini-batches"])
+def kmeans(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Each way of k-means."""
+    take(request.param, monkeypatch)
+    return "kmeans"
+
+
+def take(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have few rows take the way of many."""
+    if way == "kmeans by faiss":
+        pytest.importorskip("faiss", reason="needs the extra wscl-embed[faiss]")
+    if way == "kmeans by mini-batches":
+        monkeypatch.setitem(sys.modules, "faiss", None)  # as if it were not installed
+    if way.startswith("kmeans by"):
+        monkeypatch.setattr(wscl_embed.clusterers.kmeans, "LARGE_ROWS", 3)
+    if way == "hdbscan on a sample":
+        monkeypatch.setattr(wscl_embed.clusterers.density, "EXACT_ROWS", 60)
 
 
 def blobs(copies: int = 4, per_blob: int = 10) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
@@ -132,25 +158,118 @@ def test_kmeans_says_nothing_of_rows_that_differ_by_rounding() -> None:
     assert cluster_rows(features, "kmeans", n_clusters=20).shape == (50,)  # and a warning would be an error here
 
 
-def test_mini_batches_find_the_blobs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(wscl_embed.clusterers.kmeans, "MINI_BATCH_ROWS", 10)
+def test_the_order_of_rows_does_not_matter(clusterer: Any) -> None:
+    features, _ = blobs()
+    order = np.random.default_rng(5).permutation(len(features))
+    straight = cluster_rows(features, clusterer, n_clusters=3, min_cluster_size=10)
+    shuffled = cluster_rows(features[order], clusterer, n_clusters=3, min_cluster_size=10)
+    assert adjusted_rand_score(straight[order], shuffled) == 1
+
+
+def test_single_and_double_precision_give_one_partition(clusterer: Any) -> None:
+    features, _ = blobs()
+    features = features.astype(np.float32)
+    single = cluster_rows(features, clusterer, n_clusters=3, min_cluster_size=10)
+    double = cluster_rows(features.astype(np.float64), clusterer, n_clusters=3, min_cluster_size=10)
+    assert adjusted_rand_score(single, double) == 1
+
+
+def test_rows_count_as_often_as_they_occur(kmeans: str) -> None:
+    # A hundred rows around each of 0, 3 and 5: 3 and 5 share a cluster. When each occurs fifty times, 0 and 3 do.
+    distinct = np.repeat([0.0, 3.0, 5.0], 100)[:, None] + np.random.default_rng(0).normal(scale=0.01, size=(300, 1))
+    zero, three, five = cluster_rows(distinct, kmeans, n_clusters=2)[[0, 100, 200]]
+    assert zero != three == five
+    heavy = np.concatenate([distinct[:100], np.repeat(distinct[100:], 50, axis=0)])
+    zero, three, five = cluster_rows(heavy, kmeans, n_clusters=2)[[0, 100, -1]]
+    assert zero == three != five
+
+
+def test_far_from_zero_is_as_good(kmeans: str) -> None:
     features, truth = blobs()
-    first, second = (cluster_rows(features, "kmeans", n_clusters=3, seed=2) for _ in range(2))
-    assert adjusted_rand_score(truth, first) == 1
-    assert first.tolist() == second.tolist()
+    assert adjusted_rand_score(truth, cluster_rows(features + 1e5, kmeans, n_clusters=3)) == 1
 
 
-def test_kmeans_of_many_rows_stays_within_a_few_copies_of_them() -> None:
+def test_faiss_ends_where_scikit_learn_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    features = np.random.default_rng(0).normal(size=(2_000, 8))
+    exact = inertia(features, cluster_rows(features, "kmeans", n_clusters=40))
+    take("kmeans by faiss", monkeypatch)
+    assert inertia(features, cluster_rows(features, "kmeans", n_clusters=40)) < 1.02 * exact
+
+
+def inertia(features: NDArray[np.float64], labels: NDArray[np.int64]) -> float:
+    """The sum of squared distances to the mean of the own cluster."""
+    means = {label: features[labels == label].mean(axis=0) for label in set(labels.tolist())}
+    return sum(float(((row - means[label]) ** 2).sum()) for row, label in zip(features, labels.tolist(), strict=True))
+
+
+@pytest.mark.parametrize("way", ["kmeans by faiss", "kmeans by mini-batches"])
+def test_kmeans_of_many_rows_stays_within_the_memory_it_says(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    take(way, monkeypatch)
     rng = np.random.default_rng(0)
-    centres = rng.normal(size=(2, 256)).repeat(12_500, axis=0)
+    centres = rng.normal(size=(40, 256)).repeat(625, axis=0)
     features = (centres + rng.normal(scale=0.1, size=centres.shape)).astype(np.float32)  # 26 MB
+    cluster_rows(features[:100], "kmeans", n_clusters=2)  # imports
     tracemalloc.start()
     try:
-        cluster_rows(features, "kmeans", n_clusters=2)
+        cluster_rows(features, "kmeans", n_clusters=40)
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
+    bytes_of = getattr(wscl_embed.clusterers.kmeans, f"{'faiss' if 'faiss' in way else 'mini_batch'}_bytes")
+    digests = 120 * len(features)
+    assert 0.5 * bytes_of(features, 40) < peak < 1.2 * bytes_of(features, 40) + digests
     assert peak < 1.5 * features.nbytes
+
+
+@pytest.mark.parametrize(
+    ("way", "said"),
+    [
+        ("kmeans by faiss", "120 x 2 (30 distinct rows), 3 clusters, by faiss: about 17 MB beyond the features"),
+        ("kmeans by mini-batches", "by scikit-learn's mini-batches (pip install 'wscl-embed[faiss]' for faiss): about"),
+        ("hdbscan on a sample", "120 records; trained on 60 of them drawn at random, where min_cluster_size is 5"),
+    ],
+)
+def test_the_ways_of_many_rows_say_so(
+    way: str, said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    take(way, monkeypatch)
+    cluster_rows(blobs()[0], CLUSTERERS[way], n_clusters=3, min_cluster_size=10)
+    assert said in capsys.readouterr().err
+
+
+def test_wide_sparse_rows_are_never_made_dense_for_faiss(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    take("kmeans by faiss", monkeypatch)
+    monkeypatch.setattr(wscl_embed.clusterers.kmeans, "SPARSE_AS_DENSE", 1_000)
+    features, truth = blobs()
+    wide = sparse.hstack([sparse.csr_array(features), sparse.csr_array((len(features), 50))], format="csr")
+    assert adjusted_rand_score(truth, cluster_rows(sparse.csr_array(wide), "kmeans", n_clusters=3)) == 1
+    assert "mini-batches: about" in capsys.readouterr().err
+
+
+def test_what_a_sample_does_not_show_is_assigned(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    take("hdbscan on a sample", monkeypatch)
+    rng = np.random.default_rng(0)
+    truth = np.arange(400) % 2
+    features = np.where(truth, 9, -9)[:, None] + rng.normal(size=(400, 3))
+    features[:5] = [[500, 500 * row, 0] for row in range(1, 6)]  # far from all and from each other
+    made = make_clustering(features, "hdbscan", min_cluster_size=40)
+    assert (made.labels[:5] == -1).all()
+    assert adjusted_rand_score(truth[made.labels >= 0], made.labels[made.labels >= 0]) == 1
+    assert (made.labels >= 0).mean() > 0.8
+    assert made.strengths is not None
+    assert made.strengths.shape == (400,)
+    others = int((made.labels >= 0).sum())
+    assert "of the 340 others got a cluster" in capsys.readouterr().err
+    assert others > 60
+
+
+def test_a_sample_of_noise_makes_all_noise(monkeypatch: pytest.MonkeyPatch) -> None:
+    take("hdbscan on a sample", monkeypatch)
+    assert (cluster_rows(np.ones((200, 2)), "hdbscan") == -1).all()
 
 
 @settings(deadline=None, max_examples=60)

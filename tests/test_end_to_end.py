@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from tests.conftest import IMAGE_SIZE
-from wscl_embed import EmbeddingStore, cluster, embed, evaluate, fit
+from wscl_embed import EmbeddingStore, cluster, embed, evaluate, fit, stages
 from wscl_embed.cli import main
 from wscl_embed.clusters import Clusters
 from wscl_embed.dataset import image_source, load_dataset
@@ -29,6 +29,8 @@ from wscl_embed.training_log import TrainingLog
 
 if TYPE_CHECKING:
     import datasets
+
+    from wscl_embed.encoder import Encoder
 
 QUICK: dict[str, Any] = {
     "image_size": IMAGE_SIZE,
@@ -212,6 +214,41 @@ def test_a_killed_run_resumes_to_the_same_embeddings(
     assert files_of(run) == RUN_FILES
     np.testing.assert_array_equal(embeddings_of(run), embeddings_of(tmp_path / "whole"))
     assert resumed.metrics["training"] == whole.metrics["training"]
+
+
+def test_dropped_noise_is_not_trained_on_but_embedded_and_kept_over_a_resume(
+    few: datasets.Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    adapter = "hashtags:clusterer=hdbscan,min_cluster_size=2,min_df=1,noise=drop"
+    tune = stages.tune
+    seen: list[stages.Material] = []
+
+    def stopped_once(encoder: Encoder, material: stages.Material, *rest: Any) -> Any:
+        seen.append(material)
+        if len(seen) == 1:
+            raise KeyboardInterrupt
+        return tune(encoder, material, *rest)
+
+    monkeypatch.setattr(stages, "tune", stopped_once)
+    with pytest.raises(KeyboardInterrupt):
+        fit(few, adapter, tmp_path / "run", **QUICK)
+    said = capsys.readouterr().err
+    result = fit(few, adapter, tmp_path / "run", resume=True, **QUICK)
+    first, resumed = seen
+    dropped = first.assigned.dropped
+    assert 0 < dropped.sum() < len(dropped)
+    assert f"{dropped.sum()} are left out of training" in said
+    assert first.assigned.ids == [row["id"] for row in few if row["split"] == "train"]
+    assert first.clusters.ids == [few[int(row)]["id"] for row in first.train]
+    assert set(first.assigned.ids) - set(first.clusters.ids) == set(np.array(first.assigned.ids)[dropped])
+    assert np.diff(first.clusters.membership.indptr).min() == 1
+    assert resumed.train.tolist() == first.train.tolist()
+    assert resumed.summary == first.summary
+    assert Clusters.load(result.run.clusters).raw_labels.tolist() == first.assigned.raw_labels.tolist()
+    (noise,) = result.metrics["clusters"]["noise"]
+    assert (noise["policy"], noise["n_dropped"]) == ("drop", int(dropped.sum()))
+    with EmbeddingStore(result.run.embeddings) as store:
+        assert list(store.ids) == list(few["id"])
 
 
 def test_full_tuning_changes_only_what_is_unlocked(full_run: FitResult, tmp_path: Path) -> None:

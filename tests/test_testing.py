@@ -62,6 +62,21 @@ class ReadsTheTable(Length):
         return np.array([[np.nan if title is None else len(title)] for title in titles])
 
 
+class ForgetsTheNoise(Length):
+    def assign(self, dataset: datasets.Dataset) -> Clusters:
+        return replace(super().assign(dataset), raw=())
+
+
+class NearestTakesAll(Length):
+    def assign(self, dataset: datasets.Dataset) -> Clusters:
+        clusters = super().assign(dataset)
+        if self.noise != "nearest":
+            return clusters
+        labels = np.maximum(clusters.labels, 0)
+        joined = Clusters.from_labels(clusters.ids, labels, name=self.name)
+        return replace(joined, raw=clusters.raw)
+
+
 class OtherSource(Length):
     def assign(self, dataset: datasets.Dataset) -> Clusters:
         clusters = super().assign(dataset)
@@ -107,6 +122,8 @@ def test_the_example_plugin_passes(monkeypatch: pytest.MonkeyPatch) -> None:
         (ReadsTheTable, "select.* is not read as such"),
         (NullIsZeroLength, "a null 'title' is in a cluster"),
         (KeyErrorAdapter, "not InputError"),
+        (ForgetsTheNoise, "noise=instance is lost"),
+        (NearestTakesAll, "noise=nearest does not leave a record with a null 'title' alone"),
     ],
 )
 def test_a_broken_promise_is_named(adapter: type[Adapter], said: str) -> None:

@@ -11,8 +11,10 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from wscl_embed.clusterers import Clustering, Features, check_clusterer, make_clustering
-from wscl_embed.clusters import Clusters
+from wscl_embed.clusterers.noise import Policy, check_policy, memberships
+from wscl_embed.clusters import Clusters, cluster_table
 from wscl_embed.errors import InputError
+from wscl_embed.raw_labels import NO_SIGNAL, RawLabels
 
 if TYPE_CHECKING:
     import datasets
@@ -56,6 +58,10 @@ class Adapter:
     )
     min_cluster_size: int = option(5, "smallest cluster hdbscan makes", at_least=2)
     seed: int = option(0, "seed of the clusterer and of dimension reduction", at_least=0)
+    noise: Policy = option(
+        "instance", "records in no cluster: instance (alone), drop, nearest (cluster), soft (share the nearby clusters)"
+    )
+    strengths: bool = option(False, "weigh membership by how sure the clusterer is (hdbscan)")
 
     def __post_init__(self) -> None:
         """Check the options.
@@ -73,6 +79,7 @@ class Adapter:
                 limits = [f"at {word} {limit}" for word, limit in (("least", low), ("most", high)) if limit is not None]
                 raise InputError(f"adapter {self.name}: {item.name} must be {' and '.join(limits)}; got {value}.")
         check_clusterer(self.clusterer)
+        check_policy(self.noise)
 
     @classmethod
     def option_fields(cls) -> dict[str, Field[Any]]:
@@ -106,11 +113,16 @@ class Adapter:
 
     def assign(self, dataset: datasets.Dataset) -> Clusters:
         """Cluster the rows of `features`; raises what `present_features` does."""
-        features, present = self.present_features(dataset)
-        labels = np.full(len(dataset), -1, dtype=np.int64)
-        labels[present] = self.cluster(features).labels
-        labels = renumber(labels)
-        return Clusters.from_labels(list(dataset["id"]), labels, name=self.name, terms=self.terms(dataset, labels))
+        rows, present = self.present_features(dataset)
+        made = self.cluster(rows)
+        found = Clustering(renumber(made.labels), made.strengths if self.strengths else None)
+        labels = np.full(len(dataset), NO_SIGNAL, dtype=np.int64)
+        labels[present] = found.labels
+        membership = scatter_rows(memberships(found, rows, self.noise), present)
+        # The words are those of the records the clusterer put there, whatever joins them.
+        terms = self.terms(dataset, np.maximum(labels, -1))
+        table = cluster_table(membership, source=self.name, terms=terms)
+        return Clusters(list(dataset["id"]), membership, table, (RawLabels(self.name, labels, self.noise),))
 
     def present_features(self, dataset: datasets.Dataset) -> tuple[Features, NDArray[np.bool_]]:
         """The (m, F) rows of `features` that carry a signal, and which (n,) records they belong to.
@@ -129,7 +141,10 @@ class Adapter:
     def remedy(self) -> str:
         """What to change when there are too few clusters: a sentence for an error message."""
         if self.clusterer == "hdbscan":
-            return f"Lower min_cluster_size (now {self.min_cluster_size}), or take clusterer=kmeans."
+            return (
+                f"Lower min_cluster_size (now {self.min_cluster_size}), take clusterer=kmeans, or in Python hand over "
+                "clusterer=hdbscan.HDBSCAN(cluster_selection_method='leaf'), which keeps small clusters apart."
+            )
         if self.clusterer == "kmeans" and self.n_clusters == 1:
             return "Raise n_clusters (now 1)."
         return f"The records look alike: read another column, or change another of the options {self.options()}."
@@ -167,6 +182,14 @@ def has_signal(features: Features) -> NDArray[np.bool_]:
         return np.isfinite(sums) & (sums > 0)
     dense = np.asarray(features)
     return np.logical_and(np.isfinite(dense).all(axis=1), dense.any(axis=1))
+
+
+def scatter_rows(matrix: sparse.csr_array, present: NDArray[np.bool_]) -> sparse.csr_array:
+    """The m rows of ``matrix`` (m, K) at the m places where ``present`` (n,) is true, the other rows empty: (n, K)."""
+    entries = np.zeros(len(present), dtype=np.int64)
+    entries[present] = np.diff(matrix.indptr)
+    arrays = (matrix.data, matrix.indices, np.concatenate([[0], np.cumsum(entries)]))
+    return sparse.csr_array(arrays, shape=(len(present), matrix.shape[1]))
 
 
 def renumber(labels: NDArray[np.int64]) -> NDArray[np.int64]:

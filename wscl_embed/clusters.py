@@ -14,6 +14,7 @@ from scipy import sparse
 
 from wscl_embed.cluster_table import TABLE_COLUMNS, cluster_table, column_sizes, with_unique_names
 from wscl_embed.errors import InputError
+from wscl_embed.raw_labels import RawLabels, load_raw
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -35,6 +36,7 @@ class Clusters:
                    its own other view. Hard clusters have one 1 a row.
     ``table``      pandas DataFrame of K rows: ``name``, ``source`` (the adapter), ``level`` (0 for a flat clustering),
                    ``size`` (images with an entry in the column), ``terms`` (list of describing words)
+    ``raw``        `RawLabels` of each adapter with a clusterer: its labels before the noise policy
     ============== ==================================================================================================
 
     >>> clusters = Clusters.from_labels(["a", "b", "c"], [0, 0, -1], name="toy")
@@ -47,6 +49,7 @@ class Clusters:
     ids: list[str]
     membership: sparse.csr_array
     table: pd.DataFrame
+    raw: tuple[RawLabels, ...] = ()
 
     def __post_init__(self) -> None:
         # A copy: tidying in place must not reach into the caller's matrix.
@@ -64,6 +67,8 @@ class Clusters:
                 f"Clusters: the table must have the columns {TABLE_COLUMNS} and {k} rows, one a cluster; "
                 f"got {list(self.table.columns)} and {len(self.table)} rows."
             )
+        for raw in self.raw:
+            raw.check(n, k)
         if membership.nnz and not (np.isfinite(membership.data).all() and membership.data.min() > 0):
             raise InputError("Clusters: memberships must be finite and not negative.")
 
@@ -136,7 +141,13 @@ class Clusters:
         # A part without clusters (adapter none) is left out: pandas deprecates concatenating empty tables.
         tables = [part.table for part in parts if part.n_clusters] or [parts[0].table]
         table = pd.concat(with_unique_names(tables), ignore_index=True)
-        return cls(ids, sparse.csr_array(sparse.hstack(blocks, format="csr")), table)
+        ends = np.cumsum([part.n_clusters for part in parts])
+        raw = [
+            one.moved(int(end) - part.n_clusters, table["source"])
+            for part, end in zip(parts, ends, strict=True)
+            for one in part.select(ids).raw
+        ]
+        return cls(ids, sparse.csr_array(sparse.hstack(blocks, format="csr")), table, tuple(raw))
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -169,6 +180,25 @@ class Clusters:
             for block, chosen in columns.items()
         }
 
+    @property
+    def raw_labels(self) -> NDArray[np.int64]:
+        """(N, A) int64: the labels of each of the A adapters with a clusterer, as `RawLabels` has them."""
+        stacked = np.empty((len(self), len(self.raw)), dtype=np.int64)
+        for column, raw in enumerate(self.raw):
+            stacked[:, column] = raw.labels
+        return stacked
+
+    @property
+    def dropped(self) -> NDArray[np.bool_]:
+        """(N,) bool: images to leave out of training: some adapter drops what is in none of its clusters, and none
+        gives the image a cluster."""
+        asked = np.zeros(len(self), dtype=np.bool_)
+        for raw in self.raw:
+            if raw.policy == "drop":
+                asked |= raw.labels < 0
+        empty: NDArray[np.bool_] = np.diff(self.membership.indptr) == 0
+        return asked & empty
+
     def select(self, ids: Sequence[str]) -> Clusters:
         """The same clusters over ``ids`` in that order; sizes are counted anew, empty clusters are kept.
 
@@ -184,26 +214,36 @@ class Clusters:
         rows = np.array([position[image_id] for image_id in ids], dtype=np.intp)
         membership = sparse.csr_array(self.membership[rows])
         table = self.table.assign(size=column_sizes(membership))
-        return Clusters(list(ids), membership, table)
+        return Clusters(list(ids), membership, table, tuple(one.select(rows) for one in self.raw))
 
     def to_arrow(self) -> pa.Table:
-        """One row an image: ``id``, ``label`` (int64, -1 noise), ``clusters`` (list of columns), ``weights``.
+        """One row an image: ``id``, ``label`` (int64, -1 in none), ``clusters`` (list of columns), ``weights``.
 
-        The cluster table is the JSON under the schema metadata key ``wscl_embed``.
+        Where clusterers made them, also ``raw_labels`` (list of int64, one an adapter: -1 noise, -3 no signal) and
+        ``dropped`` (bool). The cluster table and the noise policies are the JSON under the schema metadata key
+        ``wscl_embed``.
         """
         import pyarrow as pa
 
         matrix = self.membership
         offsets = pa.array(matrix.indptr, pa.int32())
-        table = pa.table(
-            {
-                "id": pa.array(self.ids, pa.string()),
-                "label": pa.array(self.labels),
-                "clusters": pa.ListArray.from_arrays(offsets, pa.array(matrix.indices, pa.int32())),
-                "weights": pa.ListArray.from_arrays(offsets, pa.array(matrix.data, pa.float32())),
-            }
-        )
-        header = {"format": FORMAT, "format_version": FORMAT_VERSION, "table": self.table.to_dict(orient="records")}
+        columns = {
+            "id": pa.array(self.ids, pa.string()),
+            "label": pa.array(self.labels),
+            "clusters": pa.ListArray.from_arrays(offsets, pa.array(matrix.indices, pa.int32())),
+            "weights": pa.ListArray.from_arrays(offsets, pa.array(matrix.data, pa.float32())),
+        }
+        if self.raw:
+            bounds = pa.array(np.arange(len(self) + 1) * len(self.raw), pa.int32())
+            columns["raw_labels"] = pa.ListArray.from_arrays(bounds, pa.array(self.raw_labels.ravel()))
+            columns["dropped"] = pa.array(self.dropped)
+        table = pa.table(columns)
+        header = {
+            "format": FORMAT,
+            "format_version": FORMAT_VERSION,
+            "table": self.table.to_dict(orient="records"),
+            "noise": [{"source": raw.source, "policy": raw.policy} for raw in self.raw],
+        }
         return table.replace_schema_metadata({"wscl_embed": json.dumps(header, ensure_ascii=False)})
 
     def save(self, path: str | Path) -> None:
@@ -245,4 +285,5 @@ class Clusters:
         shape = (len(table), len(header["table"]))
         arrays = (weights.flatten().to_numpy(), members.flatten().to_numpy(), members.offsets.to_numpy())
         frame = pd.DataFrame(header["table"], columns=TABLE_COLUMNS)
-        return cls(table.column("id").to_pylist(), sparse.csr_array(arrays, shape=shape), frame)
+        membership = sparse.csr_array(arrays, shape=shape)
+        return cls(table.column("id").to_pylist(), membership, frame, load_raw(table, header.get("noise", [])))

@@ -12,8 +12,11 @@ from wscl_embed.adapter import Adapter
 from wscl_embed.clusterers import collapse_rows
 from wscl_embed.clusters import Clusters
 from wscl_embed.errors import InputError
+from wscl_embed.noise_summary import NoiseSummary, summarise_noise
 
 CHUNK_ENTRIES = 20_000_000
+SWALLOWED = 0.95
+"""Share of the images in any cluster that one cluster may have before it is refused."""
 
 
 @dataclass(frozen=True)
@@ -32,12 +35,16 @@ class ClusterSummary:
     n_images: int
     n_noise: int
     """Images in no cluster."""
+    n_dropped: int
+    """Those of them that training leaves out."""
     sizes: NDArray[np.int64]
     """(K,) images of each cluster that has any, largest first."""
     n_positive_pairs: int
     """Ordered pairs of different images that share a cluster."""
     batch_size: int
     largest: list[LargeCluster]
+    noise: list[NoiseSummary]
+    """Of each adapter with a clusterer."""
 
     @property
     def n_clusters(self) -> int:
@@ -64,9 +71,11 @@ class ClusterSummary:
     @property
     def expected_positives(self) -> float:
         """Mean number of other images in the batch that share a cluster with an image, for ``batch_size`` different
-        images drawn uniformly: each of the d partners of an image is among the others with (B - 1) / (N - 1)."""
-        drawn = min(self.batch_size, self.n_images) - 1
-        return self.n_positive_pairs / max(1, self.n_images) * drawn / max(1, self.n_images - 1)
+        images drawn uniformly from the N that are not left out: each of the d partners of an image is among the others
+        with (B - 1) / (N - 1)."""
+        n = self.n_images - self.n_dropped
+        drawn = max(1, min(self.batch_size, n)) - 1
+        return self.n_positive_pairs / max(1, n) * drawn / max(1, n - 1)
 
     def lines(self) -> list[str]:
         """The summary for the terminal, one fact a line."""
@@ -74,6 +83,7 @@ class ClusterSummary:
         lines = [
             f"{self.n_clusters} clusters over {self.n_images} images; "
             f"{self.n_noise} images ({self.noise_share:.1%}) in none, {self.singletons} clusters of one image",
+            *(noise.line for noise in self.noise),
             f"cluster sizes: min {size['min']:g}, median {size['median']:g}, p90 {size['p90']:g}, max {size['max']:g}",
             f"in a batch of {self.batch_size} drawn uniformly an image meets {self.expected_positives:.2f} others of "
             "its clusters on average",
@@ -104,10 +114,12 @@ def summarise(clusters: Clusters, batch_size: int, *, largest: int = 5) -> Clust
     return ClusterSummary(
         n_images=len(clusters),
         n_noise=int((np.diff(matrix.indptr) == 0).sum()),
+        n_dropped=int(clusters.dropped.sum()),
         sizes=sizes[order],
         n_positive_pairs=positive_pairs(matrix),
         batch_size=batch_size,
         largest=described,
+        noise=summarise_noise(clusters),
     )
 
 
@@ -150,13 +162,23 @@ def check_clusters(clusters: Clusters, adapter: Adapter) -> None:
     """Make sure that there is something to learn from.
 
     Raises:
-        InputError: fewer than two clusters with an image, from an adapter that is meant to make clusters.
+        InputError: from an adapter that is meant to make clusters, fewer than two clusters with an image; or, where a
+            clusterer made them, one that has over 95 % of all images in a cluster.
     """
-    found = len(np.unique(clusters.membership.indices))
-    if found >= 2 or not adapter.expects_clusters:
+    if not adapter.expects_clusters:
         return
+    sizes = np.bincount(clusters.membership.indices, minlength=1)
+    found, largest = int((sizes > 0).sum()), int(sizes.max())
+    inside = int((np.diff(clusters.membership.indptr) > 0).sum())
     if found == 0:
         problem = f"all {len(clusters)} images are noise, none is in a cluster"
-    else:
+    elif found == 1:
         problem = f"only 1 cluster was found among {len(clusters)} images, and at least 2 are needed"
+    elif clusters.raw and largest > SWALLOWED * inside:
+        problem = (
+            f"one cluster has {largest} of the {inside} images that are in any ({largest / inside:.1%}), the other "
+            f"{found - 1} share the rest: hardly a pair of images would be told apart"
+        )
+    else:
+        return
     raise InputError(f"adapter {adapter.name}: {problem}. {adapter.remedy()}")

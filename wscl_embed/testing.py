@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from wscl_embed.adapter import Adapter
+from wscl_embed.clusterers.noise import POLICIES
 from wscl_embed.clusters import Clusters
 from wscl_embed.dataset import quiet
 from wscl_embed.errors import InputError
@@ -52,6 +54,8 @@ def check_adapter(adapter: Adapter, dataset: datasets.Dataset, *, column: str | 
         check_null_record(adapter, dataset, column)
         check_all_null(adapter, dataset, column)
         check_missing_column(adapter, dataset, column)
+        if "noise" in adapter.option_fields():
+            check_noise_policies(adapter, dataset, column)
 
 
 def check_options(adapter: Adapter, dataset: datasets.Dataset) -> None:
@@ -122,6 +126,18 @@ def check_all_null(adapter: Adapter, dataset: datasets.Dataset, column: str) -> 
     _refuses(adapter, _with_nulls(dataset, column, range(len(dataset))), column, "null in every record")
 
 
+def check_noise_policies(adapter: Adapter, dataset: datasets.Dataset, column: str) -> None:
+    """Whatever becomes of the noise, the raw labels stay, and a record without the signal joins no cluster."""
+    dataset = _with_nulls(dataset, column, [0])
+    made = [replace(adapter, noise=policy).assign(dataset) for policy in POLICIES]
+    for policy, clusters in zip(POLICIES, made, strict=True):
+        problem = f"noise={policy} is lost or changes the raw labels; build on super().assign() or pass raw to Clusters"
+        kept = clusters.raw_labels.tolist() == made[0].raw_labels.tolist()
+        _require(kept and [raw.policy for raw in clusters.raw] == [policy], adapter, problem)
+        alone = clusters.labels[0] == -1 and clusters.dropped[0] == (policy == "drop")
+        _require(alone, adapter, f"noise={policy} does not leave a record with a null {column!r} alone")
+
+
 def check_missing_column(adapter: Adapter, dataset: datasets.Dataset, column: str) -> None:
     """A missing column is an error that names it."""
     _refuses(adapter, dataset.remove_columns(column), column, "missing")
@@ -149,6 +165,7 @@ def _with_nulls(dataset: datasets.Dataset, column: str, rows: Any) -> datasets.D
 
 def _require_same(adapter: Adapter, first: Clusters, second: Clusters, problem: str) -> None:
     same_shape = first.ids == second.ids and first.n_clusters == second.n_clusters
+    same_shape = same_shape and first.raw_labels.tolist() == second.raw_labels.tolist()
     _require(same_shape and abs(first.membership - second.membership).sum() == 0, adapter, problem)
 
 

@@ -89,7 +89,7 @@ class HierarchyAdapter(Adapter):
                 f"adapter {self.name}: {inner.name} has no features to make a tree over; captions, hashtags, "
                 "attributes and image_features have."
             )
-        for option_name in ("clusterer", "n_clusters", "min_cluster_size"):
+        for option_name in ("clusterer", "n_clusters", "min_cluster_size", "noise", "strengths"):
             if getattr(inner, option_name) != Adapter.__dataclass_fields__[option_name].default:
                 raise InputError(
                     f"adapter {self.name}: of.{option_name} does not apply: the tree is made by method, "

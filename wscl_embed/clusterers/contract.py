@@ -44,11 +44,22 @@ class Clustering:
     labels: NDArray[np.int64]
     strengths: NDArray[np.float32] | None = None
 
+    def __post_init__(self) -> None:
+        if self.strengths is not None:
+            inside = self.strengths[self.labels >= 0]
+            if not ((inside > 0) & (inside <= 1)).all():
+                raise InputError("Clustering: the strengths of rows in a cluster must lie in (0, 1].")
+
 
 def clustering(labels: NDArray[np.integer], strengths: NDArray[np.floating] | None) -> Clustering:
-    """A `Clustering` from a clusterer's labels, its noise -1, and its probabilities in [0, 1]."""
+    """A `Clustering` from a clusterer's labels, noise negative, and its probabilities in [0, 1].
+
+    NaN counts as 1: hdbscan divides infinite densities where many rows are identical.
+    """
     hard = np.maximum(labels, -1).astype(np.int64)
-    return Clustering(hard, None if strengths is None else np.clip(strengths, WEAKEST, 1).astype(np.float32))
+    return Clustering(
+        hard, None if strengths is None else np.clip(np.nan_to_num(strengths, nan=1.0), WEAKEST, 1).astype(np.float32)
+    )
 
 
 def fit_predict(features: Features, clusterer: Clusterer) -> Clustering:

@@ -1,17 +1,30 @@
-"""k-means over distinct rows with weights."""
+"""k-means over distinct rows with weights: Lloyd's for thousands, faiss or mini-batches beyond."""
 
 from __future__ import annotations
 
+import importlib
 import math
 import warnings
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
 
 from wscl_embed.clusterers.collapse import Features, collapse_rows
 from wscl_embed.clusterers.contract import Clustering
+from wscl_embed.progress import console
 
-MINI_BATCH_ROWS = 20_000
+LARGE_ROWS = 20_000  # distinct rows from which Lloyd's algorithm of scikit-learn gives way
 MINI_BATCH = 4_096
+# On image features 10 iterations from k-means++ centres end below the inertia of MiniBatchKMeans, in less time; from
+# faiss's own random centres it takes 20 (benchmarks/RESULTS.md).
+FAISS_ITERATIONS = 10
+ROWS_PER_CENTRE = 256  # more are drawn from: the centres' error adds 1/256 to the inertia
+ROWS_AT_ONCE = 8_192
+SPARSE_AS_DENSE = (
+    2**30
+)  # bytes of sparse rows that may become dense for faiss; beyond, MiniBatchKMeans takes them sparse
 
 
 def default_n_clusters(n: int) -> int:
@@ -26,20 +39,130 @@ def default_n_clusters(n: int) -> int:
 
 
 def cluster_kmeans(features: Features, n_clusters: int, seed: int) -> Clustering:
-    """At most ``n_clusters`` clusters of the rows of ``features`` (n, F), and none of noise."""
-    from sklearn.cluster import KMeans, MiniBatchKMeans
-    from sklearn.exceptions import ConvergenceWarning
+    """At most ``n_clusters`` clusters of the rows of ``features`` (n, F), and no noise.
 
+    Below `LARGE_ROWS` distinct rows scikit-learn's KMeans; from there faiss where it is installed (the extra
+    ``faiss``), scikit-learn's MiniBatchKMeans where it is not or where sparse rows would take over 1 GiB as dense ones.
+    A line on stderr says which, and about how much memory it takes beyond the features.
+    """
     rows, inverse, counts = collapse_rows(features)
     k = min(n_clusters, rows.shape[0])
-    if rows.shape[0] < MINI_BATCH_ROWS:
-        model = KMeans(k, n_init=1, random_state=seed)
-    else:
-        # Memory beyond the features themselves: one mini-batch, and its distances to the centres.
-        init_size = 3 * max(MINI_BATCH, k)
-        model = MiniBatchKMeans(k, n_init=1, batch_size=MINI_BATCH, init_size=init_size, random_state=seed)
+    weights = counts.astype(np.float64)
+    if rows.shape[0] < LARGE_ROWS:
+        return Clustering(_lloyd(rows, weights, k, seed)[inverse])
+    faiss = import_faiss()
+    if faiss is None or (sparse.issparse(rows) and training_bytes(rows, k) > SPARSE_AS_DENSE):
+        why = " (pip install 'wscl-embed[faiss]' for faiss)" if faiss is None else ""
+        _say(f"scikit-learn's mini-batches{why}", features, rows, k, mini_batch_bytes(rows, k))
+        return Clustering(_mini_batches(rows, weights, k, seed)[inverse])
+    _say("faiss", features, rows, k, faiss_bytes(rows, k))
+    return Clustering(_faiss(faiss, rows, weights, k, seed)[inverse])
+
+
+def import_faiss() -> Any:
+    """The module faiss, or None where the extra is not installed."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # of its SWIG wrapper, from Python 3.12
+            return importlib.import_module("faiss")
+    except ModuleNotFoundError:
+        return None
+
+
+def training_bytes(rows: Features, k: int) -> int:
+    """Bytes of the float32 rows faiss is trained on: at most `ROWS_PER_CENTRE` a cluster."""
+    return int(4 * min(rows.shape[0], ROWS_PER_CENTRE * k) * rows.shape[1])
+
+
+def faiss_bytes(rows: Features, k: int) -> int:
+    """About what `_faiss` holds beyond ``rows``: training rows, the seeds or a block in the making, centres, 16 MB."""
+    u, width = int(rows.shape[0]), int(rows.shape[1])
+    block = 12 * min(u, ROWS_AT_ONCE) * width
+    return training_bytes(rows, k) + max(8 * min(u, start_rows(k)) * width, block) + 12 * k * width + 2**24
+
+
+def start_rows(k: int) -> int:
+    """How many rows the first centres are drawn from: scikit-learn's three batches, or three rows a centre."""
+    return 3 * max(MINI_BATCH, k)
+
+
+def mini_batch_bytes(rows: Features, k: int) -> int:
+    """About what `_mini_batches` holds beyond ``rows``: those it starts from twice, a batch, four times the centres."""
+    drawn = MINI_BATCH + 2 * start_rows(k)
+    width = 1.5 * rows.nnz / rows.shape[0] if sparse.issparse(rows) else rows.shape[1]
+    return int(rows.dtype.itemsize * (drawn * width + 4 * k * rows.shape[1]))
+
+
+def _say(how: str, features: Features, rows: Features, k: int, needed: int) -> None:
+    copied = 0 if rows is features else rows.nnz * 12 if sparse.issparse(rows) else rows.nbytes
+    console().print(
+        f"k-means on {features.shape[0]:,} x {features.shape[1]} ({rows.shape[0]:,} distinct rows), {k:,} clusters, by "
+        f"{how}: about {(needed + copied) / 1e6:,.0f} MB beyond the features",
+        markup=False,
+        soft_wrap=True,
+    )
+
+
+def _lloyd(rows: Features, weights: NDArray[np.float64], k: int, seed: int) -> NDArray[np.int64]:
+    from sklearn.cluster import KMeans
+
+    return _labels(KMeans(k, n_init=1, random_state=seed), rows, weights)
+
+
+def _mini_batches(rows: Features, weights: NDArray[np.float64], k: int, seed: int) -> NDArray[np.int64]:
+    from sklearn.cluster import MiniBatchKMeans
+
+    model = MiniBatchKMeans(k, n_init=1, batch_size=MINI_BATCH, init_size=start_rows(k), random_state=seed)
+    return _labels(model, rows, weights)
+
+
+def _labels(model: Any, rows: Features, weights: NDArray[np.float64]) -> NDArray[np.int64]:
+    from sklearn.exceptions import ConvergenceWarning
+
     with warnings.catch_warnings():
         # Rows that differ only by rounding leave fewer than k clusters: those are the right ones.
         warnings.simplefilter("ignore", ConvergenceWarning)
-        labels = model.fit_predict(rows, sample_weight=counts.astype(np.float64))
-    return Clustering(labels.astype(np.int64)[inverse])
+        return np.asarray(model.fit_predict(rows, sample_weight=weights), dtype=np.int64)
+
+
+def _faiss(faiss: Any, rows: Features, weights: NDArray[np.float64], k: int, seed: int) -> NDArray[np.int64]:
+    """Lloyd's iterations of faiss from k-means++ centres (Arthur, Vassilvitskii, 2007), on a sample of many rows."""
+    from sklearn.cluster import kmeans_plusplus
+
+    rng = np.random.default_rng(seed)
+    u, middle = rows.shape[0], np.asarray(rows.mean(axis=0), dtype=np.float64).ravel()
+    drawn = _draw(rng, u, ROWS_PER_CENTRE * k)
+    train, importance = _block(rows, drawn, middle), weights[drawn].astype(np.float32)
+    seeds = _draw(rng, len(drawn), start_rows(k))
+    start, _ = kmeans_plusplus(train[seeds], k, sample_weight=weights[drawn][seeds], random_state=seed)
+    # 1 point a centre, not 39: faiss would print a warning. Its own seed draws for centres left without rows.
+    model = faiss.Kmeans(
+        rows.shape[1],
+        k,
+        niter=FAISS_ITERATIONS,
+        seed=seed,
+        min_points_per_centroid=1,
+        max_points_per_centroid=ROWS_PER_CENTRE,
+    )
+    model.train(train, weights=importance, init_centroids=np.ascontiguousarray(start, dtype=np.float32))
+    del train
+    labels = np.empty(u, dtype=np.int64)
+    for begin in range(0, u, ROWS_AT_ONCE):
+        some = np.arange(begin, min(u, begin + ROWS_AT_ONCE))
+        labels[some] = model.index.search(_block(rows, some, middle), 1)[1][:, 0]
+    return labels
+
+
+def _draw(rng: np.random.Generator, n: int, count: int) -> NDArray[np.int64]:
+    """``count`` of 0..n-1, ascending; all when there are no more."""
+    return np.arange(n) if n <= count else np.sort(rng.choice(n, count, replace=False))
+
+
+def _block(rows: Features, picked: NDArray[np.int64], middle: NDArray[np.float64]) -> NDArray[np.float32]:
+    """Some rows as float32 around their mean: faiss computes |x|^2 - 2xy + |y|^2, which far from zero is rounding."""
+    block = np.empty((len(picked), rows.shape[1]), dtype=np.float32)
+    for start in range(0, len(picked), ROWS_AT_ONCE):
+        some: Any = rows[picked[start : start + ROWS_AT_ONCE]]
+        dense = np.asarray(some.toarray() if sparse.issparse(rows) else some)
+        block[start : start + len(dense)] = dense - middle.astype(dense.dtype)
+    return block

@@ -9,6 +9,7 @@ from wscl_embed.adapter import Adapter
 from wscl_embed.clusters import Clusters
 from wscl_embed.config import FitConfig
 from wscl_embed.errors import InputError
+from wscl_embed.noise_summary import summarise_noise
 from wscl_embed.progress import console
 from wscl_embed.summary import check_clusters, summarise, summary_lines
 
@@ -34,9 +35,11 @@ def assign(
 
 
 def describe(clusters: Clusters, batch_size: int) -> dict[str, Any]:
-    """What ``metrics.json`` says of the clusters: of all, and of each source and level where there are several."""
+    """What ``metrics.json`` says of the clusters: of all, of the noise of each clusterer, and of each source and level
+    where there are several."""
     blocks = clusters.blocks()
     described = _figures(clusters, batch_size)
+    described["noise"] = [noise.as_dict() for noise in summarise_noise(clusters)]
     if len(blocks) > 1:
         described["blocks"] = [
             {"source": source, "level": level, **_figures(block, batch_size)}

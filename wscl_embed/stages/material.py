@@ -35,7 +35,8 @@ class Material:
     ``frozen``     (n, D) float32, the frozen encoder's outputs for them, not normalised
     ``train``      (t,) int64, the rows of ``dataset`` to train on
     ``clusters``   of those t images, in their order
-    ``summary``    what was said of the clusters, for ``metrics.json``
+    ``assigned``   clusters of all images of the training split: also of those that ``noise=drop`` leaves out of it
+    ``summary``    what was said of those, for ``metrics.json``
     ``quarantine`` the images that were left out
     ============== ======================================================================
     """
@@ -44,6 +45,7 @@ class Material:
     frozen: NDArray[np.floating]
     train: NDArray[np.int64]
     clusters: Clusters
+    assigned: Clusters
     summary: dict[str, Any]
     quarantine: Quarantine
 
@@ -75,8 +77,11 @@ def prepare(
     if clusters is None:
         seen = with_features(train, frozen[rows])
         clusters = on_first(lambda: assign(adapters, seen, config.adapter_weight, batch_size_of(config)))
-    clusters = clusters.select(list(train["id"]))
-    return Material(dataset, frozen, rows, clusters, describe(clusters, batch_size_of(config)), quarantine)
+    assigned = clusters.select(list(train["id"]))
+    kept = np.flatnonzero(~assigned.dropped)
+    clusters = assigned.select([assigned.ids[row] for row in kept])
+    summary = describe(assigned, batch_size_of(config))
+    return Material(dataset, frozen, rows[kept], clusters, assigned, summary, quarantine)
 
 
 def _train_rows(dataset: datasets.Dataset) -> NDArray[np.int64]:

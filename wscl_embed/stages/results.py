@@ -24,7 +24,7 @@ def begin(run: Run, material: Material, config: FitConfig, *, overwrite: bool) -
     """Make the run directory, with all that is known before training."""
     run.begin(config, overwrite=overwrite)
     material.quarantine.write(run.quarantine)
-    material.clusters.save(run.clusters)
+    material.assigned.save(run.clusters)
 
 
 def write_results(
