@@ -96,24 +96,43 @@ def nt_xent_reference(first: Tensor, second: Tensor, temperature: float) -> Tens
     return total / (2 * n)
 
 
-def retrieval_reference(embeddings: np.ndarray, labels: list[object]) -> dict[str, float]:
-    """Recall@k and mAP@R, query by query; ties in row order."""
-    sums: dict[str, float] = {"recall@1": 0, "recall@5": 0, "recall@10": 0, "map@r": 0}
-    queries = 0
+def retrieval_reference(embeddings: np.ndarray, labels: list[object]) -> dict[str, list[float]]:
+    """Recall@k, mAP@R, R-precision and nDCG at R of each query, query by query; ties in row order."""
+    found: dict[str, list[float]] = {}
     for query, label in enumerate(labels):
         others = [row for row in range(len(labels)) if row != query]
         relevant = sum(labels[row] == label for row in others)
         if not relevant:
             continue
-        queries += 1
-
-        def cosine(row: int, query: int = query) -> float:
-            a, b = embeddings[query], embeddings[row]
-            return float(a @ b) / math.sqrt(float(a @ a) * float(b @ b))
-
-        ranked = sorted(others, key=lambda row: -cosine(row))
+        ranked = sorted(others, key=lambda row: -cosine(embeddings[query], embeddings[row]))
         hits = [labels[row] == label for row in ranked]
-        for k in (1, 5, 10):
-            sums[f"recall@{k}"] += any(hits[:k])
-        sums["map@r"] += sum(sum(hits[: i + 1]) / (i + 1) for i in range(relevant) if hits[i]) / relevant
-    return {name: value / queries for name, value in sums.items()}
+        scores = {f"recall@{k}": float(any(hits[:k])) for k in (1, 5, 10)}
+        scores["map@r"] = sum(sum(hits[: i + 1]) / (i + 1) for i in range(relevant) if hits[i]) / relevant
+        scores["r_precision"] = sum(hits[:relevant]) / relevant
+        gains = [1 / math.log2(i + 2) for i in range(relevant)]
+        scores["ndcg"] = sum(gain for gain, hit in zip(gains, hits, strict=False) if hit) / sum(gains)
+        for name, value in scores.items():
+            found.setdefault(name, []).append(value)
+    return found
+
+
+def cross_modal_reference(
+    images: np.ndarray, texts: np.ndarray, pairs: list[tuple[int, int]]
+) -> dict[str, list[float]]:
+    """Recall@k of each text that has an image, and of each image that has a text."""
+    found: dict[str, list[float]] = {}
+    turned = [(text, image) for image, text in pairs]
+    for name, queries, rows, links in (
+        ("text_to_image", texts, images, turned),
+        ("image_to_text", images, texts, pairs),
+    ):
+        for query in sorted({one for one, _ in links}):
+            ranked = sorted(range(len(rows)), key=lambda row: -cosine(queries[query], rows[row]))
+            for k in (1, 5, 10):
+                hit = any((query, row) in links for row in ranked[:k])
+                found.setdefault(f"{name}_recall@{k}", []).append(float(hit))
+    return found
+
+
+def cosine(a: np.ndarray, b: np.ndarray) -> float:
+    return float(a @ b) / math.sqrt(float(a @ a) * float(b @ b))

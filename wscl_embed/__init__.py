@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     from wscl_embed.clusters import Clusters
     from wscl_embed.dataset import load_dataset
     from wscl_embed.encoder_sources import load_encoder
+    from wscl_embed.evaluation import evaluate_retrieval
     from wscl_embed.loss import cl_infonce
     from wscl_embed.pipeline import cluster, embed, evaluate, fit
-    from wscl_embed.retrieval import evaluate_retrieval
     from wscl_embed.store import EmbeddingStore
 
 __version__ = "0.1.0"
@@ -32,7 +32,7 @@ _HOME = {
     "cluster": "pipeline",
     "embed": "pipeline",
     "evaluate": "pipeline",
-    "evaluate_retrieval": "retrieval",
+    "evaluate_retrieval": "evaluation",
     "fit": "pipeline",
     "load_dataset": "dataset",
     "load_encoder": "encoder_sources",

@@ -25,6 +25,9 @@ class FitConfig(BaseModel):
     output: str = Field(description="the run directory to write")
 
     label_column: str | None = Field(None, description="column to score retrieval by; never shown to training")
+    caption_column: str | None = Field(
+        None, description="column of captions to score text-to-image search by, where the model has a text tower"
+    )
     eval_split: str = Field("test", description="split the before/after table is made on; several as val+test")
     holdout: float = Field(0.2, gt=0, lt=1, description="share held out by a hash of the id, without a split column")
     max_bad_share: float = Field(0.05, ge=0, le=1, description="stop when more of the images than this are bad")
@@ -77,6 +80,11 @@ class FitConfig(BaseModel):
             names = ", ".join(f"--{name.replace('_', '-')}" for name in given)
             raise ValueError(f"{names}: for --tune full only; head mode runs on cached features")
         return self
+
+    @property
+    def scored(self) -> bool:
+        """Whether there is something to score embeddings by."""
+        return self.label_column is not None or self.caption_column is not None
 
     def resolved(self) -> FitConfig:
         """The same with every default that depends on ``tune`` filled in."""

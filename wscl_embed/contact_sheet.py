@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wscl_embed.dataset import image_source
+from wscl_embed.evaluation.neighbours import normalise
 from wscl_embed.files import atomic_path
 from wscl_embed.images import decode_image
-from wscl_embed.retrieval import normalise
 
 if TYPE_CHECKING:
     import datasets

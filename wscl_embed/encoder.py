@@ -5,13 +5,16 @@ from __future__ import annotations
 import hashlib
 import json
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from wscl_embed.errors import InputError
@@ -36,6 +39,7 @@ class Encoder:
     ``model_cfg``  open_clip's ``model_cfg``: what `save` writes and open_clip builds the model from
     ``name``       what the user asked for, for people and for the HDF5 file
     ``device``     where the model is
+    ``source``     what open_clip calls it, to find its tokenizer
     ============== ===================================================================================
     """
 
@@ -43,6 +47,7 @@ class Encoder:
     model_cfg: dict[str, Any]
     name: str
     device: torch.device
+    source: str
 
     @property
     def embed_dim(self) -> int:
@@ -86,6 +91,37 @@ class Encoder:
         pixels = images.to(self.device, non_blocking=True).contiguous(memory_format=torch.channels_last)
         with self.autocast():
             return self.model.encode_image(pixels).float()  # type: ignore[operator, no-any-return]
+
+    @cached_property
+    def tokenizer(self) -> Callable[[list[str]], Tensor]:
+        """open_clip's tokenizer: m texts to (m, context length) int64.
+
+        Raises:
+            InputError: an image-only encoder, or a tokenizer that cannot be loaded.
+        """
+        import open_clip
+
+        if not self.has_text_tower:
+            raise InputError(f"the model {self.name} has no text tower: captions cannot be embedded.")
+        try:
+            return open_clip.get_tokenizer(self.source)  # type: ignore[no-any-return]
+        except (OSError, ValueError) as error:
+            reason = str(error).partition("\n")[0]
+            raise InputError(f"the tokenizer of {self.name} cannot be loaded: {reason}") from error
+
+    def encode_texts(self, texts: Sequence[str], *, batch_size: int = 256) -> NDArray[np.float32]:
+        """(m, D) float32 embeddings of m texts by the text tower, not normalised; open_clip cuts what is too long.
+
+        Raises:
+            InputError: an image-only encoder.
+        """
+        self.model.eval()
+        parts = [np.empty((0, self.embed_dim), dtype=np.float32)]
+        for start in range(0, len(texts), batch_size):
+            tokens = self.tokenizer(list(texts[start : start + batch_size])).to(self.device)
+            with torch.inference_mode(), self.autocast():
+                parts.append(self.model.encode_text(tokens).float().cpu().numpy())  # type: ignore[operator]
+        return np.concatenate(parts)
 
     def fold(self, weight: Tensor) -> None:
         """Compose the (D, D) linear map ``weight`` into the tower's last projection: `encode` then gives its images.
@@ -145,6 +181,8 @@ class Encoder:
         with atomic_path(directory / WEIGHTS_NAME) as temporary:
             save_file(tensors, temporary, metadata={"format": "pt"})
         write_text(directory / CONFIG_NAME, json.dumps(config, indent=2) + "\n")
+        if "hf_tokenizer_name" in self.model_cfg["text_cfg"]:  # open_clip looks for it beside the weights
+            self.tokenizer.save_pretrained(str(directory))  # type: ignore[attr-defined]
 
 
 def last_projection(visual: nn.Module) -> nn.Linear | nn.Parameter:

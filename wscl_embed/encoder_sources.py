@@ -143,7 +143,7 @@ def _build(
         config["vision_cfg"]["image_size"] = image_size
     _add_projection(model, config)
     model.eval()
-    return Encoder(model.to(memory_format=torch.channels_last), config, asked, device)
+    return Encoder(model.to(memory_format=torch.channels_last), config, asked, device, name)
 
 
 def _check_resizable(model: Any, config: dict[str, Any], image_size: int) -> None:

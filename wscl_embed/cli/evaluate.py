@@ -12,13 +12,26 @@ Example:
 )
 @click.argument("embeddings", metavar="RUN_OR_H5")
 @click.option("--data", required=True, metavar="PATH", help="the images it was made from, for their labels")
-@click.option("--label-column", required=True, metavar="TEXT", help="the column of labels")
+@click.option("--label-column", metavar="TEXT", help="the column of labels: image-to-image retrieval, probes")
+@click.option("--caption-column", metavar="TEXT", help="the column of captions: text-to-image retrieval, of a run")
 @click.option("--split", default="test", show_default=True, help="score this split; all for every image")
 @click.option("--before", metavar="RUN_OR_H5", help="another embedding file over the same images, to compare with")
-def command(embeddings: str, data: str, label_column: str, split: str, before: str | None) -> None:
-    """Score an embedding file by image-to-image retrieval, alone or against another."""
-    from wscl_embed.cli.tables import print_scores
+def command(
+    embeddings: str, data: str, label_column: str | None, caption_column: str | None, split: str, before: str | None
+) -> None:
+    """Score an embedding file by labels, captions or both, alone or against another.
+
+    The nearest neighbours and the linear probe learn from the labels of the split `train`, where the file has it.
+    """
+    from wscl_embed.cli.tables import ALL, print_scores
     from wscl_embed.pipeline import evaluate
 
-    metrics = evaluate(embeddings, data, label_column, split=None if split == "all" else split, before=before)
-    print_scores(metrics, before="before", after="after" if before else "value")
+    metrics = evaluate(
+        embeddings,
+        data,
+        label_column,
+        caption_column=caption_column,
+        split=None if split == "all" else split,
+        before=before,
+    )
+    print_scores(metrics, before="before", after="after" if before else "value", names=ALL)

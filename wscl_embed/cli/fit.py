@@ -36,5 +36,5 @@ def command(config_file: str | None, overwrite: bool, resume: bool, **options: A
     if "before" in result.metrics:
         print_scores(result.metrics)
     else:
-        click.echo("No --label-column, so no before/after table.")
+        click.echo("Neither --label-column nor --caption-column, so no before/after table.")
     click.echo(f"Wrote {result.run.folder}: embeddings.h5, model/, clusters.parquet, metrics.json")

@@ -7,36 +7,64 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-NAMES = {"recall@1": "Recall@1", "recall@5": "Recall@5", "recall@10": "Recall@10", "map@r": "mAP@R"}
+BY_LABEL = {
+    "recall@1": "Recall@1",
+    "recall@5": "Recall@5",
+    "recall@10": "Recall@10",
+    "map@r": "mAP@R",
+}
+MORE_BY_LABEL = {
+    "r_precision": "R-precision",
+    "ndcg": "nDCG@R",
+    "knn": "kNN accuracy",
+    "linear_probe": "linear probe",
+}
+BY_TEXT = {f"text_to_image_recall@{k}": f"text to image R@{k}" for k in (1, 5, 10)}
+MORE_BY_TEXT = {f"image_to_text_recall@{k}": f"image to text R@{k}" for k in (1, 5, 10)}
+SHORT = {**BY_LABEL, **BY_TEXT}
+ALL = {**BY_LABEL, **MORE_BY_LABEL, **BY_TEXT, **MORE_BY_TEXT}
 
 
-def print_scores(metrics: dict[str, Any], before: str = "frozen", after: str = "tuned") -> None:
-    """The closing table: each metric before and after, the change with its interval, and the verdict."""
-    from wscl_embed.retrieval import VERDICTS
+def print_scores(
+    metrics: dict[str, Any], before: str = "frozen", after: str = "tuned", *, names: dict[str, str] = SHORT
+) -> None:
+    """The closing table: each metric before and after, the change with its interval, and the verdict.
+
+    Args:
+        names: the rows, metric name -> what people call it; those that were not measured are left out.
+    """
+    from wscl_embed.evaluation import VERDICTS
 
     console = Console(highlight=False)
-    where = f"the {metrics['split']} split" if metrics["split"] else "all images"
-    console.print(
-        f"Image-to-image retrieval by {metrics['label_column']}, {metrics['n_queries']} queries, {where}:",
-        soft_wrap=True,
-    )
+    console.print(_heading(metrics), soft_wrap=True)
     table = Table()
     table.add_column("")
     for column in (before, after, "change", "95 % interval") if "before" in metrics else (after,):
         table.add_column(column, justify="right")
-    for key, name in NAMES.items():
-        values = [f"{metrics['after'][key]:.3f}"]
-        if "before" in metrics:
-            change = metrics["change"][key]
-            values = [
-                f"{metrics['before'][key]:.3f}",
-                *values,
-                f"{change['mean']:+.3f}",
-                f"{change['low']:+.3f} .. {change['high']:+.3f}",
-            ]
-        table.add_row(name, *values)
+    for key, name in names.items():
+        if key in metrics["after"]:
+            table.add_row(name, *_cells(metrics, key))
     console.print(table)
     if metrics["n_skipped"]:
         console.print(f"Images alone with their label, hence no queries: {metrics['n_skipped']}.")
     if "verdict" in metrics:
         console.print(f"Verdict: {VERDICTS[metrics['verdict']]}", soft_wrap=True)
+
+
+def _heading(metrics: dict[str, Any]) -> str:
+    where = f"the {metrics['split']} split" if metrics["split"] else "all images"
+    parts = []
+    if metrics["label_column"] is not None:
+        parts.append(f"Image-to-image retrieval by {metrics['label_column']}, {metrics['n_queries']} queries")
+    if metrics["caption_column"] is not None:
+        parts.append(f"Text-to-image retrieval by {metrics['caption_column']}")
+    return f"{'; '.join(parts)}; {where}:"
+
+
+def _cells(metrics: dict[str, Any], key: str) -> list[str]:
+    after = f"{metrics['after'][key]:.3f}"
+    if "before" not in metrics:
+        return [after]
+    change = metrics["change"][key]
+    interval = f"{change['low']:+.3f} .. {change['high']:+.3f}"
+    return [f"{metrics['before'][key]:.3f}", after, f"{change['mean']:+.3f}", interval]

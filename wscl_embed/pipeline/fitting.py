@@ -34,7 +34,7 @@ class FitResult:
     ``dataset``  the n images that decode, all splits
     ``before``   (n, D) outputs of the frozen encoder for them, not normalised
     ``after``    (n, D) outputs of the tuned encoder, not normalised
-    ``held_out`` the rows that were scored; empty without a label column
+    ``held_out`` the rows that were scored; empty without a column to score by
     ============ ==================================================================
     """
 
@@ -130,8 +130,10 @@ def _run_fit(
         tuned, history = stages.tune(encoder, material, config, run)
     with _timed(seconds, "writing"):
         on_first(lambda: stages.write_results(encoder, material, tuned, config, run))
+    with _timed(seconds, "scoring"):
+        scores = on_first(lambda: stages.score(encoder, material, tuned, held_out, config))
     metrics = {
-        **stages.score(material, tuned, held_out, config),
+        **scores,
         "clusters": material.summary,
         "images": len(material.dataset),
         "quarantined": len(material.quarantine),

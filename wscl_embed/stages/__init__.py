@@ -1,18 +1,20 @@
 """The stages `wscl_embed.pipeline` strings together, each a function of what the one before made."""
 
 from wscl_embed.stages.clustering import assign
-from wscl_embed.stages.inputs import check_images, check_label_column, open_dataset, open_encoder, open_split
+from wscl_embed.stages.inputs import check_column, check_images, open_dataset, open_encoder, open_split
 from wscl_embed.stages.material import Material, frozen_features, prepare, with_features
-from wscl_embed.stages.results import begin, compare_embeddings, held_out_rows, score, store_attributes, write_results
+from wscl_embed.stages.results import begin, store_attributes, write_results
+from wscl_embed.stages.scoring import compare_embeddings, evaluation_set, held_out_rows, score
 from wscl_embed.stages.tuning import tune
 
 __all__ = [
     "Material",
     "assign",
     "begin",
+    "check_column",
     "check_images",
-    "check_label_column",
     "compare_embeddings",
+    "evaluation_set",
     "frozen_features",
     "held_out_rows",
     "open_dataset",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from wscl_embed.config import FitConfig
 from wscl_embed.dataset import assign_splits, load_dataset, rows_of_split
@@ -17,20 +17,22 @@ if TYPE_CHECKING:
 
 
 def open_dataset(data: str | Path | datasets.Dataset, config: FitConfig) -> datasets.Dataset:
-    """The dataset with a ``split`` column, held out here when it has none and labels are there to score by."""
+    """The dataset with a ``split`` column, held out here when it has none and there is something to score by.
+
+    A wrong column, an unknown split, or one in which nothing can be scored, is said now and not after training.
+    """
     dataset = load_dataset(data) if isinstance(data, (str, Path)) else data
     check_images(dataset)
-    if config.label_column is None:
+    if not config.scored:
         return dataset
-    check_label_column(dataset, config.label_column)
+    for option in ("label_column", "caption_column"):
+        check_column(dataset, option, getattr(config, option))
     dataset = assign_splits(dataset, holdout=config.holdout)
-    # An unknown split, or one in which nothing can be scored, is said now and not after training.
-    labels = rows_of_split(dataset, config.eval_split)[config.label_column]
-    if max(Counter(str(label) for label in labels if label is not None).values(), default=0) < 2:
-        raise InputError(
-            f"--label-column {config.label_column!r}: no label occurs twice among the {len(labels)} images of the "
-            f"split {config.eval_split}, so nothing can be retrieved there. Name another column or --eval-split."
-        )
+    scored = rows_of_split(dataset, config.eval_split)
+    if config.label_column is not None:
+        check_labels(scored, config.label_column, f"the split {config.eval_split}")
+    if config.caption_column is not None:
+        distinct_captions(scored, config.caption_column)
     return dataset
 
 
@@ -50,15 +52,66 @@ def check_images(dataset: datasets.Dataset) -> None:
         )
 
 
-def check_label_column(dataset: datasets.Dataset, column: str) -> None:
-    """Refuse a label column that is not there, naming those that are."""
-    if column not in dataset.column_names:
+def check_column(dataset: datasets.Dataset, option: str, column: str | None) -> None:
+    """Refuse a column that is not there, naming those that are; None is no column asked for."""
+    if column is not None and column not in dataset.column_names:
         known = [name for name in dataset.column_names if name not in ("id", "image")]
-        raise InputError(f"--label-column {column!r}: no such column. The dataset has: {', '.join(known)}.")
+        flag = f"--{option.replace('_', '-')}"
+        raise InputError(f"{flag} {column!r}: no such column. The dataset has: {', '.join(known)}.")
+
+
+def check_labels(dataset: datasets.Dataset, column: str, where: str) -> None:
+    """Refuse images of which no two have the same label: nothing could be retrieved."""
+    labels = dataset[column]
+    if max(Counter(str(label) for label in labels if label is not None).values(), default=0) < 2:
+        raise InputError(
+            f"--label-column {column!r}: no label occurs twice among the {len(labels)} images of {where}, so nothing "
+            "can be retrieved there. Name another column or --eval-split."
+        )
+
+
+def distinct_captions(dataset: datasets.Dataset, column: str) -> tuple[list[str], list[tuple[int, int]]]:
+    """The distinct captions of a dataset, and pairs of a row and the caption it carries.
+
+    Raises:
+        InputError: values that are no text (names the id), or not one caption.
+    """
+    number: dict[str, int] = {}
+    pairs = []
+    for row, record in enumerate(dataset.select_columns(["id", column])):
+        for text in captions_of(record[column], record["id"]):
+            pairs.append((row, number.setdefault(text, len(number))))
+    if not pairs:
+        raise InputError(f"--caption-column {column!r}: none of the {len(dataset)} images to score has a caption.")
+    return list(number), pairs
+
+
+def captions_of(value: Any, image_id: str) -> list[str]:
+    """The distinct captions in a value of a caption column, a string or a list of strings, the blank ones left out.
+
+    >>> captions_of([" a cat ", "", "a cat"], "1.jpg")
+    ['a cat']
+    """
+    texts = [value] if value is None or isinstance(value, str) else value
+    if not isinstance(texts, list) or not all(text is None or isinstance(text, str) for text in texts):
+        raise InputError(
+            f"image {image_id}: the caption is a {type(value).__name__} ({value!r}); "
+            "a string or a list of strings is needed."
+        )
+    return list(dict.fromkeys(text.strip() for text in texts if text is not None and text.strip()))
 
 
 def open_encoder(config: FitConfig) -> Encoder:
-    """The encoder ``config`` names."""
+    """The encoder ``config`` names.
+
+    Raises:
+        InputError: as `load_encoder`, and an image-only encoder where captions are to be scored.
+    """
     from wscl_embed.encoder_sources import load_encoder
 
-    return load_encoder(config.model, config.pretrained, image_size=config.image_size, device=config.device)
+    encoder = load_encoder(config.model, config.pretrained, image_size=config.image_size, device=config.device)
+    if config.caption_column is not None and not encoder.has_text_tower:
+        raise InputError(
+            f"--caption-column: the model {config.model} has no text tower, and cannot be searched by text."
+        )
+    return encoder

@@ -1,0 +1,91 @@
+"""Whether a change is more than chance: paired bootstrap intervals, and a verdict in words."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+DECISIVE = ("recall@1", "map@r")
+DECISIVE_BY_TEXT = ("text_to_image_recall@10",)  # of 1, 5 and 10 the one that varies least
+BLOCK = 2**22  # draws at a time
+VERDICTS = {
+    "better": "better: the tuned embedding retrieves better than the frozen one.",
+    "no difference": "no difference: the change is within what chance would give on this many queries.",
+    "mixed": "mixed: one of Recall@1 and mAP@R is better, the other worse; decide by the one you need.",
+    "worse": "worse: do not ship this one. The signal does not agree with what is searched for; try another adapter.",
+}
+
+
+@dataclass(frozen=True)
+class Change:
+    """The mean of after - before over the same queries, with its 95 % paired bootstrap interval."""
+
+    mean: float
+    low: float
+    high: float
+
+    @property
+    def direction(self) -> int:
+        """1 or -1 when the interval excludes zero, else 0."""
+        return int(self.low > 0) - int(self.high < 0)
+
+
+def compare(
+    before: Mapping[str, NDArray[np.float64]],
+    after: Mapping[str, NDArray[np.float64]],
+    *,
+    resamples: int = 1000,
+    seed: int = 0,
+) -> dict[str, Change]:
+    """Metric name -> `Change`, from paired bootstrap resamples of the queries (Efron and Tibshirani, 1993).
+
+    Args:
+        before: metric name -> (q,), one value a query; metrics may have queries of their own.
+        after: the same metrics over the same queries.
+
+    >>> compare({"recall@1": np.array([0.0, 1.0])}, {"recall@1": np.array([0.0, 1.0])})["recall@1"]
+    Change(mean=0.0, low=0.0, high=0.0)
+    """
+    groups: dict[int, list[str]] = defaultdict(list)  # metrics over equally many queries are resampled together
+    for name, values in before.items():
+        groups[len(values)].append(name)
+    found = {}
+    for names in groups.values():
+        difference = np.stack([after[name] - before[name] for name in names], axis=1)  # (q, m)
+        low, high = np.quantile(_resampled_means(difference, resamples, seed), [0.025, 0.975], axis=0)
+        for column, name in enumerate(names):
+            mean = float(difference[:, column].mean())
+            found[name] = Change(mean, float(low[column]), float(high[column]))
+    return {name: found[name] for name in before}
+
+
+def _resampled_means(values: NDArray[np.float64], resamples: int, seed: int) -> NDArray[np.float64]:
+    """(resamples, m) means of (q, m) values over q rows drawn with replacement."""
+    rng = np.random.default_rng(seed)
+    n = len(values)
+    means = np.empty((resamples, values.shape[1]))
+    step = max(1, BLOCK // n)
+    for start in range(0, resamples, step):
+        draws = rng.integers(n, size=(min(step, resamples - start), n))
+        for row, draw in enumerate(draws, start):
+            means[row] = np.bincount(draw, minlength=n) @ values / n  # how often each row was drawn
+    return means
+
+
+def verdict(changes: Mapping[str, Change]) -> str:
+    """A key of `VERDICTS`, decided by Recall@1 and mAP@R; without labels by text-to-image recall.
+
+    >>> verdict({"recall@1": Change(0.02, 0.01, 0.03), "map@r": Change(0.0, -0.01, 0.01)})
+    'better'
+    """
+    deciding = DECISIVE if DECISIVE[0] in changes else DECISIVE_BY_TEXT
+    directions = {changes[name].direction for name in deciding}
+    if directions >= {1, -1}:
+        return "mixed"
+    if -1 in directions:
+        return "worse"
+    return "better" if 1 in directions else "no difference"

@@ -1,0 +1,122 @@
+"""`evaluate`: how good the embeddings in a file are, alone or against those in another."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence, Set
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wscl_embed.errors import InputError
+
+if TYPE_CHECKING:
+    import datasets
+
+    from wscl_embed.encoder import Encoder
+    from wscl_embed.store import EmbeddingStore
+
+BANK_SPLIT = "train"
+READ_ROWS = 65_536
+
+
+def evaluate(
+    embeddings: str | Path,
+    data: str | Path | datasets.Dataset,
+    label_column: str | None = None,
+    *,
+    caption_column: str | None = None,
+    split: str | None = "test",
+    before: str | Path | None = None,
+) -> dict[str, Any]:
+    """Score an embedding file by labels, captions or both, alone or against another file over the same images.
+
+    Args:
+        embeddings: an HDF5 file, or a run.
+        data: the images it was made from, for their labels and captions.
+        label_column: the column of labels: image-to-image retrieval, and, where the file holds a split ``train``
+            besides, what nearest neighbours and a linear classifier learn from its labels.
+        caption_column: the column of captions, embedded by the text tower of the run ``embeddings``.
+        split: score this split only; None: all images.
+        before: the embedding file to compare with.
+
+    Returns:
+        As in ``metrics.json``: ``split``, ``label_column``, ``caption_column``, ``n_queries``, ``n_skipped``, ``after``
+        and, with ``before``, ``before``, ``change`` and ``verdict``.
+
+    Raises:
+        InputError: wrong use or bad input.
+    """
+    from wscl_embed import stages
+
+    if label_column is None and caption_column is None:
+        raise InputError("nothing to score by: name a --label-column or a --caption-column.")
+    encoder = None if caption_column is None else _encoder_of(Path(embeddings))
+    dataset = stages.open_split(data, None)
+    stages.check_column(dataset, "label_column", label_column)
+    stages.check_column(dataset, "caption_column", caption_column)
+    files = [Path(embeddings), *([] if before is None else [Path(before)])]
+    held = set.intersection(*(_ids_in(path) for path in files))
+    dataset, rows, bank = _scored_and_bank(dataset, split, held)
+    if not len(rows):
+        raise InputError(f"{embeddings} holds none of the images of {data} to evaluate.")
+    scored = stages.evaluation_set(
+        encoder, dataset, rows, label_column=label_column, caption_column=caption_column, bank=bank
+    )
+    ids = list(dataset["id"])
+    after, *frozen = (_read_rows(path, ids) for path in files)
+    return {
+        "split": split,
+        "label_column": label_column,
+        "caption_column": caption_column,
+        **stages.compare_embeddings(scored, frozen[0] if frozen else None, after),
+    }
+
+
+def _encoder_of(run: Path) -> Encoder:
+    """The encoder of a run, for its text tower."""
+    from wscl_embed.encoder_sources import load_encoder
+
+    if not run.is_dir():
+        raise InputError(f"--caption-column: {run} is a file; captions need the text tower of a run, so name the run.")
+    return load_encoder(str(run))
+
+
+def _scored_and_bank(
+    dataset: datasets.Dataset, split: str | None, held: Set[str]
+) -> tuple[datasets.Dataset, NDArray[np.int64], NDArray[np.int64]]:
+    """The images that are scored or learned from and whose embeddings are held, and which of them are which."""
+    from wscl_embed.dataset import split_rows
+
+    scored = set(range(len(dataset)) if split is None else split_rows(dataset, split))
+    splits = dataset["split"] if split is not None else []
+    bank = {row for row, name in enumerate(splits) if name == BANK_SPLIT} - scored
+    ids = list(dataset["id"])
+    kept = [row for row in sorted(scored | bank) if ids[row] in held]
+    is_scored = np.asarray([row in scored for row in kept], dtype=bool)
+    return dataset.select(kept), np.flatnonzero(is_scored), np.flatnonzero(~is_scored)
+
+
+def _open(path: Path) -> EmbeddingStore:
+    from wscl_embed.store import EmbeddingStore
+
+    return EmbeddingStore(path / "embeddings.h5" if path.is_dir() else path)
+
+
+def _ids_in(path: Path) -> set[str]:
+    with _open(path) as store:
+        return set(store.ids)
+
+
+def _read_rows(path: Path, ids: Sequence[str]) -> NDArray[np.float32]:
+    """(n, D) float32, a row an id; the file is read in pieces."""
+    place = {image_id: row for row, image_id in enumerate(ids)}
+    with _open(path) as store:
+        stored = store.ids
+        values = np.empty((len(ids), store.embeddings.shape[1]), dtype=np.float32)
+        for start in range(0, len(stored), READ_ROWS):
+            piece = stored[start : start + READ_ROWS]
+            known = [row for row, image_id in enumerate(piece) if image_id in place]
+            values[[place[piece[row]] for row in known]] = store.embeddings[start : start + READ_ROWS][known]
+    return values
