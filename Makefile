@@ -1,5 +1,6 @@
 # make demo     the whole job on the emoji that come with the package, in minutes on a laptop
 # make test     the tests; make test-slow those that take longer
+#               (a browser opens the report where there is one: apt-get install chromium)
 # make lint     ruff and mypy
 #
 # Each makes the virtual environment .venv when there is none. For a GPU or another build of torch, make your own

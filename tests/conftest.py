@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +20,7 @@ settings.load_profile("any machine")
 
 if TYPE_CHECKING:
     import datasets
+    from playwright.sync_api import Browser
 
     from wscl_embed.encoder import Encoder
 
@@ -67,3 +70,18 @@ def lite0() -> Encoder:
     from wscl_embed.encoder_sources import load_encoder
 
     return load_encoder("efficientnet-lite0", image_size=IMAGE_SIZE, device="cpu")
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """The system's Chromium without a window, driven by playwright."""
+    names = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+    executable = next((found for found in map(shutil.which, names) if found), None)
+    if executable is None:
+        pytest.skip("NO BROWSER, SO NOBODY LOOKED AT THE REPORT. Install one: apt-get install --yes chromium")
+    playwright = pytest.importorskip("playwright.sync_api", reason="browser tests need: pip install playwright")
+    arguments = ["--no-sandbox"] if os.geteuid() == 0 else []  # Chromium's sandbox refuses root
+    with playwright.sync_playwright() as driver:
+        chromium = driver.chromium.launch(executable_path=executable, args=arguments)
+        yield chromium
+        chromium.close()

@@ -54,6 +54,7 @@ RUN_FILES = [
     "model/open_clip_config.json",
     "model/open_clip_model.safetensors",
     "quarantine.csv",
+    "report.html",
 ]
 
 

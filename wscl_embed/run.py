@@ -26,6 +26,7 @@ class Run:
     ``embeddings.h5``    `wscl_embed.EmbeddingStore` of the tuned model
     ``metrics.json``     before and after, and how training went
     ``quarantine.csv``   images left out, each with its reason
+    ``report.html``      the run to look at, in any browser
     ==================== ==================================================================
     """
 
@@ -38,6 +39,7 @@ class Run:
     embeddings = property(lambda self: self.folder / "embeddings.h5")
     metrics = property(lambda self: self.folder / "metrics.json")
     quarantine = property(lambda self: self.folder / "quarantine.csv")
+    report = property(lambda self: self.folder / "report.html")
     tensorboard = property(lambda self: self.folder / "tensorboard")
 
     def check(self, config: FitConfig, *, overwrite: bool, resume: bool) -> None:

@@ -23,7 +23,8 @@ def command(
 
     The nearest neighbours and the linear probe learn from the labels of the split `train`, where the file has it.
     """
-    from wscl_embed.cli.tables import ALL, print_scores
+    from wscl_embed.cli.tables import print_scores
+    from wscl_embed.metric_names import ALL
     from wscl_embed.pipeline import evaluate
 
     metrics = evaluate(

@@ -38,3 +38,5 @@ def command(config_file: str | None, overwrite: bool, resume: bool, **options: A
     else:
         click.echo("Neither --label-column nor --caption-column, so no before/after table.")
     click.echo(f"Wrote {result.run.folder}: embeddings.h5, model/, clusters.parquet, metrics.json")
+    if result.run.report.is_file():
+        click.echo(f"Look at it in a browser: {result.run.report}")

@@ -141,6 +141,8 @@ def _run_fit(
         "seconds": {name: round(value, 2) for name, value in seconds.items()},
     }
     on_first(lambda: run.write_metrics(metrics))
+    with _timed({}, "report"):
+        on_first(lambda: stages.write_report(run, material, tuned, metrics, config))
     return FitResult(run, metrics, material.clusters, material.dataset, material.frozen, tuned, held_out)
 
 
