@@ -298,7 +298,7 @@ def test_the_clusters_of_each_level_can_be_chosen(emoji: datasets.Dataset) -> No
 @pytest.mark.parametrize("method", ["kmeans", "hdbscan"])
 def test_a_handful_of_records(method: str) -> None:
     dataset = datasets.Dataset.from_dict({"id": ["a", "b"], "tags": [["sun"], ["snow"]]})
-    spec = f"hierarchy:of=hashtags,of.min_df=1,of.max_df=1,method={method}"
+    spec = f"hierarchy:of=hashtags,of.min_df=1,method={method}"
     clusters = make_adapter(spec).assign(dataset)
     assert clusters.n_clusters == (6 if method == "kmeans" else 0)
 

@@ -103,7 +103,7 @@ def fit_arguments(photos: Path, output: Path, *more: object, adapter: str = "has
         ("hashtag", (), "unknown adapter 'hashtag'. Did you mean hashtags?"),
         ("hashtags:min_tf=2", (), "no option 'min_tf'. Did you mean min_df?"),
         ("hashtags:min_df=two", (), "min_df='two': Input should be a valid integer"),
-        ("hashtags:max_df=5", (), "max_df must be at least 0 and at most 1; got 5"),
+        ("hashtags:min_informativeness=5", (), "min_informativeness must be at least 0 and at most 1; got 5"),
         ("none", ("--label-column", "labl"), "'labl': no such column. The dataset has: tags, captions, label, split."),
         ("none", ("--label-column", "tags"), "no label occurs twice among the"),
         ("none", ("--label-column", "label", "--eval-split", "tset"), "no such split. There are: test, train, val."),

@@ -411,3 +411,13 @@ def test_a_holdout_is_made_where_the_data_has_no_splits(few: datasets.Dataset, t
     assert 0.2 * len(few) < len(held_out) < 0.6 * len(few)
     assert held_out | set(result.clusters.ids) == set(few["id"])
     assert not held_out & set(result.clusters.ids)
+
+
+def test_tags_as_overlapping_clusters(emoji_folder: Path, tmp_path: Path) -> None:
+    result = fit(emoji_folder, "hashtags:mode=overlap", tmp_path / "run", **QUICK, **SCORED)
+    clusters = Clusters.load(tmp_path / "run" / "clusters.parquet")
+    assert np.diff(clusters.membership.indptr).max() > 1
+    assert set(clusters.table["name"]) >= {"animal", "face", "flag"}
+    losses = [epoch["loss"] for epoch in result.metrics["training"]]
+    assert losses[-1] < losses[0]
+    assert result.metrics["verdict"] in VERDICTS

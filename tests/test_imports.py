@@ -32,7 +32,10 @@ HEAVY = {
 COMMANDS = ["--help", "--version", "adapters --help", "fit --help", "demo --help", "search --help", "adapters"]
 ADAPTER_SIDE = {
     "wscl_embed",
-    *(f"wscl_embed.{name}" for name in ("adapter", "cache", "clusterers", "clusters", "errors", "registry", "terms")),
+    *(
+        f"wscl_embed.{name}"
+        for name in ("adapter", "cache", "clusterers", "clusters", "errors", "raw_labels", "registry", "terms")
+    ),
     "wscl_embed.readers.metadata",
 }
 ENTRANCES = ("wscl_embed.stages", "wscl_embed.pipeline", "wscl_embed.demo", "wscl_embed.cli", "wscl_embed.__main__")

@@ -64,6 +64,8 @@ def test_a_third_party_adapter_inherits_clustering_noise_and_options() -> None:
         "n_clusters": 2,
         "min_cluster_size": 3,
         "seed": 0,
+        "noise": "instance",
+        "strengths": False,
         "column": "title",
         "lower": True,
     }
@@ -101,8 +103,8 @@ def test_an_adapter_must_implement_something() -> None:
 
 
 def test_values_are_converted_to_the_types_of_the_options() -> None:
-    adapter: Any = make_adapter("hashtags:n_clusters=50,max_df=0.25,column=my=tags")
-    assert (adapter.n_clusters, adapter.max_df, adapter.column) == (50, 0.25, "my=tags")
+    adapter: Any = make_adapter("hashtags:n_clusters=50,min_informativeness=0.25,column=my=tags")
+    assert (adapter.n_clusters, adapter.min_informativeness, adapter.column) == (50, 0.25, "my=tags")
     assert make_adapter("hashtags:n_clusters=None").n_clusters is None
     listed: Any = make_adapter("attributes:columns=colour+size")
     assert listed.columns == ["colour", "size"]
@@ -123,7 +125,7 @@ def test_an_adapter_object_is_returned_as_it_is() -> None:
         ("hashtags:min_df=2,min_df=3", "'min_df' is given twice"),
         ("hashtags:min_df=two", "min_df='two': Input should be a valid integer"),
         ("hashtags:min_df=0", "min_df must be at least 1; got 0"),
-        ("hashtags:max_df=5", "max_df must be at least 0 and at most 1; got 5"),
+        ("hashtags:min_informativeness=5", "min_informativeness must be at least 0 and at most 1; got 5"),
         ("hashtags:n_clusters=0", "n_clusters must be at least 1; got 0"),
         ("hashtags:min_cluster_size=1", "min_cluster_size must be at least 2"),
         ("captions:clusterer=hdbscn", "unknown clusterer 'hdbscn'. Did you mean hdbscan"),

@@ -144,3 +144,12 @@ def test_two_clusters_or_none_on_purpose_pass() -> None:
     check_clusters(Clusters.from_labels(["a", "b"], [0, 1], name="toy"), make_adapter("hashtags"))
     none: Adapter = make_adapter("none")
     check_clusters(from_matrix(np.zeros((2, 0))), none)
+
+
+def test_where_counting_all_pairs_would_take_long_they_are_estimated(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    membership = sparse.csr_array((rng.random((3000, 40)) < 0.05).astype(np.float32))
+    exact = positive_pairs(membership)
+    monkeypatch.setattr(wscl_embed.summary, "MOST_MEETINGS", 2e5)
+    assert positive_pairs(membership) == pytest.approx(exact, rel=0.1)
+    assert positive_pairs(membership) != exact

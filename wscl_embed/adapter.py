@@ -18,6 +18,7 @@ from wscl_embed.raw_labels import NO_SIGNAL, RawLabels
 
 if TYPE_CHECKING:
     import datasets
+    import pyarrow as pa
 
 
 def option(default: Any, help: str, *, at_least: float | None = None, at_most: float | None = None) -> Any:
@@ -162,6 +163,22 @@ class Adapter:
         Raises:
             InputError: the dataset has no such column (names those it has), or it is null throughout.
         """
+        self.check_column(dataset, column)
+        values = list(dataset.with_format(None)[column])
+        if all(value is None for value in values):
+            raise self.all_null(dataset, column)
+        return values
+
+    def read_arrow(self, dataset: datasets.Dataset, column: str) -> pa.ChunkedArray:
+        """The values of ``column`` as Arrow holds them: for signals of millions of records. Raises as `read`."""
+        self.check_column(dataset, column)
+        values = dataset.select_columns([column]).with_format("arrow")[:].column(column)
+        if values.null_count == len(values):
+            raise self.all_null(dataset, column)
+        return values
+
+    def check_column(self, dataset: datasets.Dataset, column: str) -> None:
+        """Refuse a column that is not there, naming those that are."""
         if column not in dataset.column_names:
             signals = [name for name in dataset.column_names if name not in ("id", "image", "image_features")]
             raise InputError(
@@ -169,10 +186,10 @@ class Adapter:
                 f"Its columns are: {', '.join(signals) or 'none'}. "
                 f"Name one with --adapter {self.name}:column=NAME."
             )
-        values = list(dataset.with_format(None)[column])
-        if all(value is None for value in values):
-            raise InputError(f"adapter {self.name}: the column {column!r} is null in all {len(values)} records.")
-        return values
+
+    def all_null(self, dataset: datasets.Dataset, column: str) -> InputError:
+        """The error for a column without a value."""
+        return InputError(f"adapter {self.name}: the column {column!r} is null in all {len(dataset)} records.")
 
 
 def has_signal(features: Features) -> NDArray[np.bool_]:
