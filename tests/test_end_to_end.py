@@ -51,6 +51,7 @@ RUN_FILES = [
     "config.yaml",
     "embeddings.h5",
     "metrics.json",
+    "model/README.md",
     "model/open_clip_config.json",
     "model/open_clip_model.safetensors",
     "quarantine.csv",

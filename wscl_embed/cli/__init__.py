@@ -21,6 +21,7 @@ COMMANDS = {
     "embed": "Embed images into an HDF5 file.",
     "evaluate": "Score an embedding file by image-to-image retrieval.",
     "search": "Find the images most like one image.",
+    "export": "Write embeddings, or the model, in the layout of another tool.",
     "adapters": "List the installed adapters with their options.",
     "demo": "Run the whole job on the emoji that come with the package.",
 }

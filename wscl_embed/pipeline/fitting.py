@@ -140,6 +140,7 @@ def _run_fit(
         "training": history,
         "seconds": {name: round(value, 2) for name, value in seconds.items()},
     }
+    on_first(lambda: stages.write_card(encoder, material, metrics, config, run))
     on_first(lambda: run.write_metrics(metrics))
     with _timed({}, "report"):
         on_first(lambda: stages.write_report(run, material, tuned, metrics, config))

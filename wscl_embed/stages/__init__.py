@@ -4,7 +4,7 @@ from wscl_embed.stages.clustering import assign
 from wscl_embed.stages.inputs import check_column, check_images, open_dataset, open_encoder, open_split
 from wscl_embed.stages.material import Material, frozen_features, prepare, with_features
 from wscl_embed.stages.reporting import write_report
-from wscl_embed.stages.results import begin, store_attributes, write_results
+from wscl_embed.stages.results import begin, store_attributes, write_card, write_results
 from wscl_embed.stages.scoring import compare_embeddings, evaluation_set, held_out_rows, score
 from wscl_embed.stages.tuning import tune
 
@@ -26,6 +26,7 @@ __all__ = [
     "store_attributes",
     "tune",
     "with_features",
+    "write_card",
     "write_report",
     "write_results",
 ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -38,6 +38,20 @@ def write_results(
     with EmbeddingStore.create(run.embeddings, encoder.embed_dim, dtype=config.dtype, attributes=attributes) as writer:
         writer.append(list(material.dataset["id"]), tuned)
         writer.set_clusters(material.clusters)
+
+
+def write_card(encoder: Encoder, material: Material, metrics: Mapping[str, Any], config: FitConfig, run: Run) -> None:
+    """Write the model card."""
+    from wscl_embed import model_card
+
+    model_card.write_card(
+        run.model,
+        encoder,
+        material.clusters,
+        metrics,
+        adapters=config.adapter,
+        dataset_fingerprint=dataset_fingerprint(material.dataset),
+    )
 
 
 def store_attributes(encoder: Encoder, dataset: datasets.Dataset, adapters: Sequence[str]) -> dict[str, Any]:

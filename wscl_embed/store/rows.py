@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import IO, Any
 
@@ -15,7 +17,8 @@ HEAD = 4096  # bytes left free before the first vector; `wscl_embed.store.contai
 HASH_BYTES = 16
 BLOCK_BYTES = 1 << 20  # what is scaled at once: stays in the cache
 READ_BYTES = 1 << 24
-UNIT = 1e-6  # a length this close to 1 is not scaled: scaling would change nothing but the last bits
+SYNC_BYTES = 1 << 25  # so much is handed to the disk at once, while more is written
+UNIT = {"float32": 1e-6, "float16": 5e-4}  # a length this close to 1 is not scaled: only the last bits would change
 END = b"\0"  # ends an id in the file of ids
 
 
@@ -42,6 +45,9 @@ class RowFiles:
         self._length, self.longest = self._trim(hashed)
         self._vectors, self._ids = self.vectors_path.open("ab"), self.ids_path.open("ab")
         self._hashes = self.hashes_path.open("ab") if hashed else None
+        self._disk: ThreadPoolExecutor | None = None
+        self._syncing: Future[None] | None = None
+        self._synced = 0
 
     def _paths(self, hashed: bool) -> list[Path]:
         return [self.vectors_path, self.ids_path, *([self.hashes_path] if hashed else [])]
@@ -84,16 +90,16 @@ class RowFiles:
         rows = np.asarray(embeddings)
         if rows.dtype not in (np.float32, np.float16):
             rows = rows.astype(np.float32)
-        lengths = _lengths(rows, ids)
-        if (np.abs(lengths - 1) <= UNIT).all():
-            return self.copy(ids, rows, hashes)
-        scale = 1 / np.maximum(lengths, np.finfo(np.float32).tiny)  # a row of zeros stays one
         step = max(1, BLOCK_BYTES // (4 * self.dim))
         blocks = (slice(start, start + step) for start in range(0, len(rows), step))
-        self._write(
-            ids, ((rows[block] * scale[block, None]).astype(self.dtype, copy=False) for block in blocks), hashes
-        )
-        return None
+        self._write(ids, (self._unit(rows[block], ids[block]) for block in blocks), hashes)
+
+    def _unit(self, rows: NDArray[np.floating], ids: Sequence[str]) -> NDArray[np.floating]:
+        """The rows scaled to unit length, but for those that are near enough."""
+        lengths = _lengths(rows, ids)
+        if (np.abs(lengths - 1) > UNIT[self.dtype.name]).any():
+            rows = rows * (1 / np.maximum(lengths, np.finfo(np.float32).tiny))[:, None]  # a row of zeros stays one
+        return np.ascontiguousarray(rows, dtype=self.dtype)
 
     def copy(self, ids: Sequence[str], vectors: NDArray[np.floating], hashes: NDArray[np.uint8] | None = None) -> None:
         """Append rows that have unit length already, as they are."""
@@ -108,6 +114,7 @@ class RowFiles:
         try:
             for block in blocks:
                 self._vectors.write(block.data)
+                self._sync(self._vectors.tell())
             self._vectors.flush()
             if self._hashes is not None:
                 self._hashes.write(np.ascontiguousarray(hashes, dtype=np.uint8).data)
@@ -116,8 +123,18 @@ class RowFiles:
             self._ids.flush()
         except OSError as error:
             raise WsclEmbedError(f"{self.vectors_path.parent}: cannot be written ({error.strerror}).") from error
+        except InputError:
+            self._vectors.truncate(HEAD + self._length * self.row_bytes)  # the blocks before the bad one
+            raise
         self._length += len(ids)
         self.longest = max(self.longest, int(np.diff(ends, prepend=-1).max(initial=1)) - 1)
+
+    def _sync(self, size: int) -> None:
+        """Have what was written so far put on the disk, in a thread: there is less to wait for at the end."""
+        if size - self._synced >= SYNC_BYTES and (self._syncing is None or self._syncing.done()):
+            self._disk = self._disk or ThreadPoolExecutor(1)
+            self._syncing = self._disk.submit(os.fsync, self._vectors.fileno())
+            self._synced = size
 
     def read_ids(self) -> Iterator[list[bytes]]:
         """The ids, many at a time."""
@@ -138,6 +155,8 @@ class RowFiles:
 
     def close(self) -> None:
         """Close the files."""
+        if self._disk is not None:
+            self._disk.shutdown()
         for file in (self._vectors, self._ids, self._hashes):
             if file is not None:
                 _close(file)
@@ -159,7 +178,8 @@ def _close(file: IO[bytes]) -> None:
 
 def _lengths(rows: NDArray[np.floating], ids: Sequence[str]) -> NDArray[np.float32]:
     """(b,) Euclidean lengths."""
-    squares = np.einsum("ij,ij->i", rows, rows, dtype=np.float32)
+    single = rows.astype(np.float32, copy=False)
+    squares = np.einsum("ij,ij->i", single, single)
     lengths: NDArray[np.float32] = np.sqrt(squares)
     odd = np.flatnonzero(~np.isfinite(squares) | (squares < 1e-30))  # perhaps outside float32's squares only
     if len(odd):
