@@ -185,6 +185,8 @@ def test_a_policy_is_an_option_of_the_adapter(policy: str, rows: list[list[float
 
 def test_strengths_are_used_when_asked_for() -> None:
     assert lengths().membership.toarray()[:2, 0].tolist() == [1, 1]
+    with pytest.raises(InputError, match="the clusterer kmeans knows no strengths"):
+        make_adapter("captions:strengths=true")
     np.testing.assert_allclose(lengths(strengths=True).membership.toarray()[:2, 0], [0.95, 0.9], rtol=1e-6)
 
 

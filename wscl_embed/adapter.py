@@ -81,6 +81,8 @@ class Adapter:
                 raise InputError(f"adapter {self.name}: {item.name} must be {' and '.join(limits)}; got {value}.")
         check_clusterer(self.clusterer)
         check_policy(self.noise)
+        if self.strengths and self.clusterer in ("kmeans", "exact"):
+            raise InputError(f"adapter {self.name}: the clusterer {self.clusterer} knows no strengths; hdbscan does.")
 
     @classmethod
     def option_fields(cls) -> dict[str, Field[Any]]:
@@ -143,6 +145,7 @@ class Adapter:
         """What to change when there are too few clusters: a sentence for an error message."""
         if self.clusterer == "hdbscan":
             return (
+                "hdbscan looks for groups of records that are denser than their surroundings. "
                 f"Lower min_cluster_size (now {self.min_cluster_size}), take clusterer=kmeans, or in Python hand over "
                 "clusterer=hdbscan.HDBSCAN(cluster_selection_method='leaf'), which keeps small clusters apart."
             )

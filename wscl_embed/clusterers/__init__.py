@@ -69,11 +69,12 @@ def make_clustering(
 
     Args:
         features: (n, F) dense or CSR, n >= 1, without NaN.
-        clusterer: ``kmeans`` (scikit-learn, mini-batches from 20,000 distinct rows), ``hdbscan`` (features over 24
-            dimensions are reduced first), ``exact`` (one cluster per distinct row), or an object with ``fit_predict``.
+        clusterer: ``kmeans`` (from 20,000 distinct rows by faiss or mini-batches, see `cluster_kmeans`), ``hdbscan``
+            (above 20,000 rows on a sample, see `cluster_hdbscan`), ``exact`` (one cluster per distinct row), or an
+            object with ``fit_predict``, whose ``probabilities_``, if it has any, are the strengths.
         n_clusters: for ``kmeans``; default `default_n_clusters` of n. More than there are distinct rows are lowered.
         min_cluster_size: for ``hdbscan``.
-        seed: for ``kmeans`` and the reduction.
+        seed: for ``kmeans``, the sample and the reduction.
 
     Raises:
         InputError: an unknown clusterer, or one that returns labels of another length.

@@ -12,6 +12,9 @@ from scipy import sparse
 Features: TypeAlias = "NDArray[np.floating] | sparse.csr_array"
 
 
+COLLAPSE_BYTES = 140  # a row, while `collapse_rows` runs
+
+
 def collapse_rows(features: Features) -> tuple[Features, NDArray[np.int64], NDArray[np.int64]]:
     """Distinct rows (u, F) in order of appearance, the distinct row of each row (n,), how often each occurs (u,)."""
     import pandas as pd
@@ -30,6 +33,18 @@ def collapse_rows(features: Features) -> tuple[Features, NDArray[np.int64], NDAr
     _, first, counts = np.unique(inverse, return_index=True, return_counts=True)
     rows = features if len(first) == features.shape[0] else features[first]
     return rows, inverse, counts.astype(np.int64)
+
+
+def row_bytes(features: Features) -> int:
+    """About how many bytes a row of ``features`` takes."""
+    if sparse.issparse(features):
+        return int(12 * features.nnz / max(1, features.shape[0]))
+    return int(features.shape[1] * features.dtype.itemsize)
+
+
+def collapsed_bytes(features: Features, distinct: Features) -> int:
+    """Bytes of the copy `collapse_rows` made; it makes none where all rows are distinct."""
+    return 0 if distinct is features else int(distinct.shape[0]) * row_bytes(distinct)
 
 
 def with_short_indices(matrix: sparse.csr_array) -> sparse.csr_array:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from wscl_embed.clusterers.collapse import Features, collapse_rows
+from wscl_embed.clusterers.collapse import COLLAPSE_BYTES, Features, collapse_rows, collapsed_bytes, row_bytes
 from wscl_embed.clusterers.contract import Clustering, clustering
 from wscl_embed.progress import console, track
 
@@ -20,6 +20,7 @@ HDBSCAN_DIMS = 24  # HDBSCAN slows and blurs in high dimension: 10k x 384 takes 
 EXACT_ROWS = 20_000
 LEAST_IN_SAMPLE = 5  # fewer neighbours than that are no estimate of a density
 PREDICTED_AT_ONCE = 10_000
+TREE_BYTES = 1_000  # a row of at most 24 dimensions
 
 
 def cluster_hdbscan(features: Features, min_cluster_size: int, seed: int) -> Clustering:
@@ -40,17 +41,22 @@ def cluster_hdbscan(features: Features, min_cluster_size: int, seed: int) -> Clu
     if n <= EXACT_ROWS:
         model = _fit(_reduction(features, seed)(features), min_cluster_size)
         return clustering(model.labels_, model.probabilities_)
+    return _sampled(features, min_cluster_size, seed)
+
+
+def _sampled(features: Features, min_cluster_size: int, seed: int) -> Clustering:
+    """Train on some rows and assign the others."""
+    n = features.shape[0]
     sample = np.sort(np.random.default_rng(seed).choice(n, EXACT_ROWS, replace=False))
-    return _sampled(features, sample, min_cluster_size, seed)
-
-
-def _sampled(features: Features, sample: NDArray[np.int64], min_cluster_size: int, seed: int) -> Clustering:
-    """Train on the rows ``sample`` and assign the others."""
-    n, share = features.shape[0], len(sample) / features.shape[0]
+    distinct, inverse, _ = collapse_rows(features)
+    share = len(sample) / n
     size = scaled_size(min_cluster_size, share)
+    # The sample twice, for its reduction has a centred copy; the trees of hdbscan; the digests of all rows.
+    needed = 2 * len(sample) * row_bytes(features) + TREE_BYTES * len(sample) + COLLAPSE_BYTES * n
     console().print(
-        f"hdbscan: {n:,} records; trained on {len(sample):,} of them drawn at random, where min_cluster_size is "
-        f"{size} (clusters below about {round(size / share):,} records are not found); the others are assigned",
+        f"hdbscan on {n:,} x {features.shape[1]}: trained on {len(sample):,} records drawn at random, with "
+        f"min_cluster_size {size} (clusters below about {round(size / share):,} records are not found), the others are "
+        f"assigned; about {(needed + collapsed_bytes(features, distinct)) / 1e6:,.0f} MB beyond the features",
         markup=False,
         soft_wrap=True,
     )
@@ -60,7 +66,7 @@ def _sampled(features: Features, sample: NDArray[np.int64], min_cluster_size: in
     if model.labels_.max() < 0:
         return Clustering(np.full(n, -1, dtype=np.int64))
     model.generate_prediction_data()
-    made = _assign(model, features, sample, reduce)
+    made = _assign(model, distinct, inverse, sample, reduce)
     others = np.delete(made.labels, sample)
     console().print(f"hdbscan: {(others >= 0).mean():.1%} of the {len(others):,} others got a cluster", markup=False)
     return made
@@ -75,11 +81,12 @@ def scaled_size(min_cluster_size: int, share: float) -> int:
     return max(min(LEAST_IN_SAMPLE, min_cluster_size), round(min_cluster_size * share))
 
 
-def _assign(model: Any, features: Features, sample: NDArray[np.int64], reduce: Reduction) -> Clustering:
+def _assign(
+    model: Any, distinct: Features, inverse: NDArray[np.int64], sample: NDArray[np.int64], reduce: Reduction
+) -> Clustering:
     """The model's own labels for ``sample`` and rows identical to one of it, predicted ones for the others."""
     from hdbscan import approximate_predict
 
-    distinct, inverse, _ = collapse_rows(features)
     labels = np.zeros(distinct.shape[0], dtype=np.int64)
     strengths = np.zeros(distinct.shape[0])
     labels[inverse[sample]], strengths[inverse[sample]] = model.labels_, model.probabilities_

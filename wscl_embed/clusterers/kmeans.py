@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from wscl_embed.clusterers.collapse import Features, collapse_rows
+from wscl_embed.clusterers.collapse import COLLAPSE_BYTES, Features, collapse_rows, collapsed_bytes
 from wscl_embed.clusterers.contract import Clustering
 from wscl_embed.progress import console
 
@@ -75,29 +75,29 @@ def training_bytes(rows: Features, k: int) -> int:
 
 
 def faiss_bytes(rows: Features, k: int) -> int:
-    """About what `_faiss` holds beyond ``rows``: training rows, the seeds or a block in the making, centres, 16 MB."""
+    """About what `_faiss` holds beyond ``rows``: training rows, the seeds or a block in the making, centres, 32 MB."""
     u, width = int(rows.shape[0]), int(rows.shape[1])
     block = 12 * min(u, ROWS_AT_ONCE) * width
-    return training_bytes(rows, k) + max(8 * min(u, start_rows(k)) * width, block) + 12 * k * width + 2**24
+    return training_bytes(rows, k) + max(8 * min(u, start_rows(k)) * width, block) + 12 * k * width + 2**25
 
 
 def start_rows(k: int) -> int:
-    """How many rows the first centres are drawn from: scikit-learn's three batches, or three rows a centre."""
-    return 3 * max(MINI_BATCH, k)
+    """How many rows the first centres are drawn from."""
+    return max(MINI_BATCH, 3 * k)
 
 
 def mini_batch_bytes(rows: Features, k: int) -> int:
     """About what `_mini_batches` holds beyond ``rows``: those it starts from twice, a batch, four times the centres."""
-    drawn = MINI_BATCH + 2 * start_rows(k)
+    drawn = MINI_BATCH + 2 * 3 * max(MINI_BATCH, k)
     width = 1.5 * rows.nnz / rows.shape[0] if sparse.issparse(rows) else rows.shape[1]
     return int(rows.dtype.itemsize * (drawn * width + 4 * k * rows.shape[1]))
 
 
 def _say(how: str, features: Features, rows: Features, k: int, needed: int) -> None:
-    copied = 0 if rows is features else rows.nnz * 12 if sparse.issparse(rows) else rows.nbytes
+    needed = max(needed, COLLAPSE_BYTES * features.shape[0]) + collapsed_bytes(features, rows)
     console().print(
         f"k-means on {features.shape[0]:,} x {features.shape[1]} ({rows.shape[0]:,} distinct rows), {k:,} clusters, by "
-        f"{how}: about {(needed + copied) / 1e6:,.0f} MB beyond the features",
+        f"{how}: about {needed / 1e6:,.0f} MB beyond the features",
         markup=False,
         soft_wrap=True,
     )
@@ -112,7 +112,8 @@ def _lloyd(rows: Features, weights: NDArray[np.float64], k: int, seed: int) -> N
 def _mini_batches(rows: Features, weights: NDArray[np.float64], k: int, seed: int) -> NDArray[np.int64]:
     from sklearn.cluster import MiniBatchKMeans
 
-    model = MiniBatchKMeans(k, n_init=1, batch_size=MINI_BATCH, init_size=start_rows(k), random_state=seed)
+    init_size = 3 * max(MINI_BATCH, k)
+    model = MiniBatchKMeans(k, n_init=1, batch_size=MINI_BATCH, init_size=init_size, random_state=seed)
     return _labels(model, rows, weights)
 
 
