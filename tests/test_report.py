@@ -247,7 +247,7 @@ def test_what_a_run_lacks_is_said(page: str, emoji: datasets.Dataset, tmp_path: 
     for text in ("there is nothing to score by", "trained without clusters", f"all {len(emoji)} images could be read"):
         assert text in bare
         assert text not in page
-    for text in ("Better:", "1 images were left out", "truncated image file", "nor any label"):
+    for text in ("Better:", "1 image was left out", "truncated image file", "nor any label"):
         assert text in page
         assert text not in bare
 

@@ -232,5 +232,6 @@ def test_a_run_without_clusters(open_page: Open, emoji: datasets.Dataset, tmp_pa
     assert "trained without clusters" in page.inner_text("#clusters")
     assert page.inner_text("#matches") == f"{len(emoji)} images"
     assert page.locator("#colour-by option").count() == int(labels)
+    assert page.locator("#colour-by").is_visible() == labels
     assert (coloured_pixels(page) > 1000) or not labels
     assert page.locator("#map canvas").count() >= 1
