@@ -269,6 +269,14 @@ def test_a_failed_overwrite_leaves_the_old_run(cli: Cli, photos: Path, tmp_path:
         (["cluster", "--data", EMOJI, "--adapter", "labels", "--split", "tset"], "split 'tset'"),
         (["cluster", "--data", EMOJI, "--adapter", "labels", "--output", "taken"], "taken exists. Give --overwrite"),
         (["cluster", "--data", EMOJI, "--adapter", "labels", "--batch-size", 1], "1 is not in the range x>=2"),
+        (["cluster", "--data", EMOJI, "--adapter", "labels", "--label-column", "group"], "'group': no such column"),
+        (["cluster", "--data", EMOJI, "--adapter", "labels", "--plot", "p.png"], "their column with --label-column"),
+        (["cluster", "--data", EMOJI, "--adapter", "labels", "--stability", 1], "0, or at least 2; got 1"),
+        (["cluster", "--data", EMOJI, "--adapter", "labels", "--diagnostics", "taken"], "taken exists"),
+        (
+            ["cluster", "--data", EMOJI, "--adapter", "labels", "--output", "x", "--plot", "x"],
+            "must be different files",
+        ),
         (["embed", "--data", EMOJI], "the option --model is missing"),
         (["embed", "--data", EMOJI, "--model", ".", "--output", "new.h5"], "there is no open_clip_config.json in it"),
         (["embed", "--data", EMOJI, "--model", "x", "--output", "taken"], "taken exists. Give --overwrite"),
@@ -373,3 +381,24 @@ def test_every_option_of_fit_is_described(cli: Cli) -> None:
     command = group.get_command(click.Context(group), "fit")
     assert command is not None
     assert all(option.help for option in command.params if isinstance(option, click.Option))
+
+
+def test_cluster_shows_adapters_side_by_side(cli: Cli, emoji_folder: Path) -> None:
+    """The labels of a third of the emoji: estimates, with where they lie."""
+    rows = read_rows(emoji_folder)
+    write_rows(emoji_folder, [{**row, "known": row["label"] if at % 3 == 0 else None} for at, row in enumerate(rows)])
+    specs = ["hashtags:min_df=1", "attributes:columns=label", "none"]
+    arguments = ["cluster", "--data", emoji_folder, "--label-column", "known", "--stability", 2]
+    outcome = cli(*arguments, *(part for spec in specs for part in ("--adapter", spec)))
+    assert outcome.code == 0, outcome.err
+    for line in (
+        r"  .*hashtags .* attributes .* none ",
+        r"I\(Z;T\), bits .* \d\.\d\d .* \d\.\d\d .* \d\.\d\d ",
+        r"stable over seeds .* \d\.\d\d .* 1\.00 ",
+        r"attributes .* \d\.\d\d ",
+        r"none .* - .* - ",
+        r"Estimates, .* from the labels of 80 of 239 images",
+    ):
+        assert re.search(line, outcome.out), (line, outcome.out)
+    assert max(map(len, outcome.out.split("Positives")[0].splitlines())) <= 80
+    write_rows(emoji_folder, rows)

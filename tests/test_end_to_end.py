@@ -142,6 +142,9 @@ def test_every_adapter_ends_in_a_whole_run(adapter: str, emoji_folder: Path, tmp
     )
     assert [epoch["epoch"] for epoch in metrics["training"]] == [1, 2, 3]
     assert metrics["clusters"]["n_clusters"] == (0 if adapter == "none" else len(result.clusters.table))
+    plane = metrics["clusters"]["information"]
+    assert plane["n_labelled"] == len(result.clusters)
+    assert 0 < plane["mutual_information"] <= plane["label_entropy"] + 1e-9
     assert result.clusters.ids == list(load_dataset(emoji_folder, split="train")["id"])
     lengths = np.linalg.norm(embeddings_of(tmp_path / "run"), axis=1)
     np.testing.assert_allclose(lengths, 1, atol=1e-5)

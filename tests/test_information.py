@@ -14,12 +14,14 @@ from wscl_embed.clusters import Clusters, cluster_table
 from wscl_embed.diagnostics.few_labels import complete_labels
 from wscl_embed.diagnostics.information import (
     blocks,
+    entropy,
     information_plane,
     label_codes,
     mutual_information,
     partition,
 )
 from wscl_embed.errors import InputError
+from wscl_embed.raw_labels import RawLabels
 
 Codes = np.ndarray
 
@@ -103,6 +105,15 @@ def test_each_image_in_no_cluster_is_one_of_its_own() -> None:
     assert plane.mutual_information == pytest.approx(slow_mutual_information([0, 0, 1, 2], [0, 1, 0, 1]))
 
 
+def test_images_dropped_from_training_do_not_count() -> None:
+    clusters = Clusters.from_labels(list("abcd"), [0, 0, 1, -1], name="toy")
+    raw = RawLabels("toy", np.array([0, 0, 1, -1]), "drop")
+    dropping = Clusters(clusters.ids, clusters.membership, clusters.table, (raw,))
+    plane = information_plane(dropping, ["x", "x", "y", "y"])
+    assert (plane.n_images, plane.label_entropy) == (3, pytest.approx(entropy(np.array([0, 0, 1]))))
+    assert information_plane(clusters, ["x", "x", "y", "y"]).n_images == 4
+
+
 def test_several_memberships_count_for_the_strongest_within_adapter_and_level() -> None:
     matrix = sparse.csr_array(np.array([[0.2, 0.9, 0], [0.8, 0.1, 0.5]], dtype=np.float32))
     table = cluster_table(matrix, source="tree")
@@ -171,7 +182,7 @@ def test_more_labels_narrow_the_interval_down_to_the_count() -> None:
     assert nearly.mean() == pytest.approx(mutual_information(z, t), abs=0.002)
 
 
-@settings(max_examples=10)
+@settings(max_examples=6)
 @given(pairs, st.data())
 def test_estimates_keep_the_bounds(values: list[tuple[int, int]], data: st.DataObject) -> None:
     """However few the images and labels: bounds hold, the parts add up, and one seed gives one answer."""

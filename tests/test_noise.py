@@ -21,11 +21,11 @@ from wscl_embed.adapter import Adapter, option
 from wscl_embed.clusterers import Clustering
 from wscl_embed.clusterers.noise import NEARBY, POLICIES, inverse_shares, memberships
 from wscl_embed.clusters import Clusters, cluster_table
+from wscl_embed.diagnostics.summary import check_clusters, summarise
 from wscl_embed.errors import InputError
 from wscl_embed.noise_summary import summarise_noise
 from wscl_embed.raw_labels import NO_SIGNAL, RawLabels
 from wscl_embed.registry import make_adapter
-from wscl_embed.summary import check_clusters, summarise
 
 
 def slow_memberships(labels: NDArray[np.int64], features: NDArray[np.float64], policy: str) -> NDArray[np.float64]:

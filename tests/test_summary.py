@@ -12,12 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import sparse
 
-import wscl_embed.summary
+import wscl_embed.diagnostics.summary
 from wscl_embed.adapter import Adapter
 from wscl_embed.clusters import Clusters, cluster_table
+from wscl_embed.diagnostics.summary import check_clusters, positive_pairs, summarise, summary_lines
 from wscl_embed.errors import InputError
 from wscl_embed.registry import make_adapter
-from wscl_embed.summary import check_clusters, positive_pairs, summarise, summary_lines
 
 
 def from_matrix(matrix: Any) -> Clusters:
@@ -61,7 +61,7 @@ def test_the_lines_say_it() -> None:
     clusters = Clusters.from_labels(list("abcdefgh"), LABELS, name="toy", terms=[["sun", "sea"], ["snow"], []])
     assert summarise(clusters, batch_size=8).lines() == [
         "3 clusters over 8 images; 2 images (25.0%) in none, 1 clusters of one image",
-        "cluster sizes: min 1, median 2, p90 2.8, max 3",
+        "cluster sizes: min 1, median 2, p90 2.8, max 3; H(Z) = 2.16 bits",
         "in a batch of 8 drawn uniformly an image meets 1.00 others of its clusters on average",
         "  toy-0: 3 images: sun, sea",
         "  toy-1: 2 images: snow",
@@ -102,7 +102,7 @@ def test_positive_pairs_are_those_of_the_dense_product(n: int, k: int, data: st.
 def test_chunks_give_the_same_count(monkeypatch: pytest.MonkeyPatch) -> None:
     membership = from_matrix(np.random.default_rng(0).random((40, 6)) < 0.3).membership
     whole = positive_pairs(membership)
-    monkeypatch.setattr(wscl_embed.summary, "CHUNK_ENTRIES", 100)
+    monkeypatch.setattr(wscl_embed.diagnostics.summary, "CHUNK_ENTRIES", 100)
     assert positive_pairs(membership) == whole
 
 

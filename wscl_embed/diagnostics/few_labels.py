@@ -5,9 +5,10 @@ helps is that the clusters of all images are known. Only labels are missing, and
 under a hierarchical Dirichlet process: the labels of a cluster's images are draws from p_z ~ Dirichlet(alpha_z m)
 around the overall distribution m, which has room for labels not seen so far (Teh et al., "Hierarchical Dirichlet
 Processes", JASA 2006; mutual information under such priors: Archer, Park, Pillow, Entropy 15, 2013). The concentrations
-alpha_z, small in clusters of one label, come from a mixture over a grid whose weights are learned. Every draw is a
-whole population of labels, whose I(Z;T) is counted exactly; the spread of the draws is the interval (Ghosh and Meeden,
-"Bayesian Methods for Finite Population Sampling", 1997). With a label for every image nothing is left to draw.
+alpha_z, small in clusters of one label, come from a mixture over a grid whose weights are learned, times a learned
+power of the cluster's size, for large clusters are often the mixed ones. Every draw is a whole population of labels,
+whose I(Z;T) is counted exactly; the spread of the draws is the interval (Ghosh and Meeden, "Bayesian Methods for Finite
+Population Sampling", 1997). With a label for every image nothing is left to draw.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ from scipy import sparse
 from scipy.special import gammaln
 
 BURN_IN, DRAWS = 100, 200
-CONCENTRATIONS = np.geomspace(0.03, 300, 13)
+CONCENTRATIONS = np.geomspace(0.03, 30, 9)
+SIZE_POWERS = (0.0, 0.5, 1.0)
 UNSEEN = 10  # labels not seen so far that a draw may hold
 CHUNK_ENTRIES = 4_000_000
 
@@ -89,8 +91,9 @@ class _Chain:
         self.m: Floats = share / share.sum()
         self.alpha: Floats = np.ones(len(counts.rest))
         self._weights: Floats = np.full(len(CONCENTRATIONS), 1 / len(CONCENTRATIONS))
-        n = np.bincount(counts.row, weights=counts.count, minlength=len(counts.rest))
-        self._constant = gammaln(CONCENTRATIONS) - gammaln(CONCENTRATIONS + n[:, None])  # (G, A)
+        self._n = np.bincount(counts.row, weights=counts.count, minlength=len(counts.rest))
+        relative = _relative_sizes(self._n + counts.rest)
+        self._grids = [CONCENTRATIONS * relative[:, None] ** power for power in SIZE_POWERS]  # (G, A) each
         # The labelled images one by one: their entry in the counts, and how many of the entry came before.
         self._entry = np.repeat(np.arange(len(counts.count)), counts.count)
         self._before = np.arange(len(self._entry)) - (np.cumsum(counts.count) - counts.count)[self._entry]
@@ -102,17 +105,22 @@ class _Chain:
         self.m = np.maximum(self.rng.dirichlet(np.append(tables, self.gamma)), 1e-12)
 
     def _draw_concentrations(self) -> None:
-        """Dirichlet-multinomial likelihood of each cluster's counts at each concentration of the grid."""
-        counts = self.counts
-        prior = CONCENTRATIONS * self.m[counts.column][:, None]  # (e, A)
-        likelihood = self._constant.copy()
-        np.add.at(likelihood, counts.row, gammaln(prior + counts.count[:, None]) - gammaln(prior))
-        posterior = likelihood + np.log(self._weights + 1e-300)
-        posterior = np.exp(posterior - posterior.max(axis=1, keepdims=True)).cumsum(axis=1)
-        drawn = (posterior < self.rng.random((len(posterior), 1)) * posterior[:, -1:]).sum(axis=1)
-        self.alpha = CONCENTRATIONS[drawn]
+        """The power of the size first, whatever the concentrations; then the concentrations, and their weights."""
+        posteriors = [self._likelihood(grid) + np.log(self._weights + 1e-300) for grid in self._grids]  # (G, A) each
+        evidence = np.array([np.logaddexp.reduce(posterior, axis=1).sum() for posterior in posteriors])
+        power = int(_pick(evidence[None], self.rng)[0])
+        drawn = _pick(posteriors[power], self.rng)
+        self.alpha = self._grids[power][np.arange(len(drawn)), drawn]
         picked = np.bincount(drawn, minlength=len(CONCENTRATIONS))
         self._weights = self.rng.dirichlet(picked + 1 / len(CONCENTRATIONS))
+
+    def _likelihood(self, grid: Floats) -> Floats:
+        """(G, A) logarithm of the Dirichlet-multinomial likelihood of each cluster's counts."""
+        counts = self.counts
+        prior = grid[counts.row] * self.m[counts.column][:, None]  # (e, A)
+        likelihood: Floats = gammaln(grid) - gammaln(grid + self._n[:, None])
+        np.add.at(likelihood, counts.row, gammaln(prior + counts.count[:, None]) - gammaln(prior))
+        return likelihood
 
     def _draw_tables(self) -> Floats:
         """(C,) how many of each label's images were drawn afresh from m rather than repeated within a cluster."""
@@ -160,6 +168,20 @@ def _entropy(counts: NDArray[np.number]) -> Floats:
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     bits: Floats = -(shares * np.log2(np.where(shares > 0, shares, 1))).sum(axis=1)
     return bits
+
+
+def _relative_sizes(sizes: NDArray[np.number]) -> Floats:
+    """(G,) the size of each cluster over that of the cluster of a typical image; 1 for the images alone in theirs."""
+    shared = sizes[:-1]
+    typical = np.exp(shared @ np.log(shared) / max(1.0, shared.sum()))
+    return np.append(shared / typical, 1.0)
+
+
+def _pick(logs: Floats, rng: np.random.Generator) -> NDArray[np.int64]:
+    """(r,) a column of each row of (r, c), with probabilities whose logarithms are known but for a constant."""
+    cumulated = np.exp(logs - logs.max(axis=1, keepdims=True)).cumsum(axis=1)
+    below: NDArray[np.int64] = (cumulated < rng.random((len(logs), 1)) * cumulated[:, -1:]).sum(axis=1)
+    return below
 
 
 def _sticks(gamma: float, rng: np.random.Generator) -> Floats:

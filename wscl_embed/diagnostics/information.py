@@ -66,6 +66,15 @@ class InformationPlane:
         """Some images have no label."""
         return self.n_labelled < self.n_images
 
+    def lines(self) -> list[str]:
+        """The plane for the terminal."""
+        information = _with_interval(self.mutual_information, self.mutual_information_interval)
+        rest = _with_interval(self.conditional_entropy, self.conditional_entropy_interval)
+        lines = [f"I(Z;T) = {information} of H(T) = {self.label_entropy:.2f} bits; H(Z|T) = {rest} bits"]
+        if self.is_estimate:
+            lines.append(f"estimated from the labels of {self.n_labelled} of {self.n_images} images, at 95 %")
+        return lines
+
     def to_dict(self) -> dict[str, Any]:
         """For JSON; intervals are [low, high], and there only for estimates."""
         values = {
@@ -89,7 +98,7 @@ def information_plane(clusters: Clusters, labels: Sequence[object], *, seed: int
     Every image counts in one cluster, the one it belongs to most (`Clusters.labels`), and an image in none is a cluster
     of its own, as it is for the loss: so no clusters at all (SimCLR) have H(Z) = log2 N and I(Z;T) = H(T), the most of
     both, and the labels themselves (SupCon) I(Z;T) = H(T) and H(Z|T) = 0. Clusters of several adapters or levels are
-    first taken apart by `blocks`.
+    first taken apart by `blocks`. Images that a noise policy drops from training are left out.
 
     With a label for every image these are counts. With fewer they are estimates, on the assumption that the labelled
     images are a random sample: see `wscl_embed.diagnostics.few_labels`.
@@ -109,10 +118,11 @@ def information_plane(clusters: Clusters, labels: Sequence[object], *, seed: int
     """
     if len(labels) != len(clusters):
         raise InputError(f"information_plane: {len(labels)} labels for {len(clusters)} images; give one an image.")
-    z, t = partition(clusters), label_codes(labels)
+    kept = ~clusters.dropped
+    z, t = partition(clusters)[kept], label_codes(labels)[kept]
     n_labelled = int((t >= 0).sum())
     if not n_labelled:
-        raise InputError(f"none of the {len(labels)} images has a label: nothing can be said about the labels.")
+        raise InputError(f"none of the {len(t)} images has a label: nothing can be said about the labels.")
     if n_labelled == len(t):
         exact = mutual_information(z, t), entropy(t)
         return _plane(z, n_labelled, np.array([exact]))
@@ -134,6 +144,12 @@ def _plane(z: NDArray[np.int64], n_labelled: int, draws: NDArray[np.float64]) ->
     )
 
 
+def _with_interval(value: float, interval: Interval) -> str:
+    if interval.low == interval.high:
+        return f"{value:.2f}"
+    return f"{value:.2f} ({interval.low:.2f} .. {interval.high:.2f})"
+
+
 def partition(clusters: Clusters) -> NDArray[np.int64]:
     """(N,) one non-negative cluster an image: the strongest column, for an image in none a number of its own."""
     z = clusters.labels
@@ -145,11 +161,13 @@ def partition(clusters: Clusters) -> NDArray[np.int64]:
 def blocks(clusters: Clusters) -> dict[str, Clusters]:
     """The clusters of each adapter and level apart, by name: ``tags``, or ``tags level 1`` where it has several levels.
 
+    No clusters at all are called ``none``.
+
     >>> hard = Clusters.from_labels(["a", "b"], [0, 1], name="toy")
     >>> [(name, block.n_clusters) for name, block in blocks(Clusters.combine([hard, hard])).items()]
     [('toy.1', 2), ('toy.2', 2)]
     """
-    found = clusters.blocks()
+    found = clusters.blocks() or {("none", 0): clusters}
     levels = Counter(source for source, _ in found)
     return {
         source if levels[source] == 1 else f"{source} level {level}": block for (source, level), block in found.items()
@@ -174,7 +192,7 @@ def entropy(codes: NDArray[np.integer]) -> float:
     1.5
     """
     _, counts = np.unique(codes, return_counts=True)
-    shares = counts / counts.sum()
+    shares = counts / max(1, counts.sum())
     return float(-(shares * np.log2(shares)).sum()) + 0.0
 
 

@@ -2,19 +2,39 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from wscl_embed.adapter import Adapter
 from wscl_embed.cache import cache_at
 from wscl_embed.clusters import Clusters
-from wscl_embed.config import make_config
+from wscl_embed.config import FitConfig, make_config
+from wscl_embed.errors import InputError
+from wscl_embed.files import write_text
 from wscl_embed.pipeline.places import check_file
 from wscl_embed.registry import make_adapter
 
 if TYPE_CHECKING:
     import datasets
+
+    from wscl_embed.diagnostics import Diagnostics
+
+
+@dataclass(frozen=True)
+class ClusterResult:
+    """What `run_cluster` made.
+
+    =============== =======================================
+    ``clusters``    `Clusters` of all adapters side by side
+    ``diagnostics`` what is said of those of each adapter
+    =============== =======================================
+    """
+
+    clusters: Clusters
+    diagnostics: Diagnostics
 
 
 def cluster(
@@ -22,11 +42,8 @@ def cluster(
     adapter: str | Adapter | Sequence[str | Adapter],
     output: str | Path | None = None,
     *,
-    adapter_weight: Sequence[float] = (),
-    split: str | None = None,
-    overwrite: bool = False,
-    batch_size: int = 512,
-    **encoder_options: Any,
+    stability: int = 3,
+    **options: Any,
 ) -> Clusters:
     """Turn signals into `Clusters` and say what they are, without training.
 
@@ -34,34 +51,114 @@ def cluster(
         data: what `wscl_embed.load_dataset` takes, or such a dataset; no images are needed, unless by an adapter.
         adapter: as in `fit`.
         output: a Parquet file to write them to.
+        stability: clusterings to compare, for ``diagnostics``; not measured without such a file.
+        options: the others of `run_cluster`.
+
+    Raises:
+        InputError: wrong use or bad input.
+    """
+    repeats = stability if options.get("diagnostics") is not None else 0
+    return run_cluster(data, adapter, output, stability=repeats, **options).clusters
+
+
+def run_cluster(
+    data: str | Path | datasets.Dataset,
+    adapter: str | Adapter | Sequence[str | Adapter],
+    output: str | Path | None = None,
+    *,
+    adapter_weight: Sequence[float] = (),
+    split: str | None = None,
+    label_column: str | None = None,
+    stability: int = 3,
+    diagnostics: str | Path | None = None,
+    plot: str | Path | None = None,
+    overwrite: bool = False,
+    batch_size: int = 512,
+    **encoder_options: Any,
+) -> ClusterResult:
+    """`cluster`, with what `wscl_embed.diagnostics.diagnose` finds.
+
+    Args:
+        data, adapter, output: as in `cluster`.
         adapter_weight: one weight an adapter. Default: all 1.
         split: cluster the rows of this split only.
-        overwrite: replace ``output``.
+        label_column: column of labels to hold the clusters against; adapters never see it as such.
+        stability: clusterings of each kind to compare (`wscl_embed.diagnostics.measure_stability`); 0 for none.
+        diagnostics: a JSON file to write them to.
+        plot: a PNG for the information plane; needs ``label_column``.
+        overwrite: replace these files.
         batch_size: for the expected number of positives in a batch.
         encoder_options: ``model``, ``pretrained``, ``image_size``, ``device``, ``workers``, ``cache_dir`` as in
             `wscl_embed.config.FitConfig`, for adapters that look at the images.
 
     Raises:
-        InputError: wrong use or bad input.
+        InputError: wrong use or bad input; nothing was written then.
     """
     from wscl_embed import stages
+    from wscl_embed.diagnostics import diagnose
     from wscl_embed.distributed import on_first, processes
 
-    with processes():
-        if output is not None:
-            on_first(lambda: check_file(Path(output), overwrite))
-        names = [adapter] if isinstance(adapter, (str, Adapter)) else list(adapter)
-        adapters = [make_adapter(one) for one in names]
-        reads_images = any(one.needs_image_features for one in adapters)
-        dataset = stages.open_split(data, split, images=reads_images)
-        config = make_config({"data": "-", "adapter": ["-"], "output": "-", **encoder_options})
-        if reads_images:
-            stages.check_images(dataset)
-            features, good, quarantine = stages.frozen_features(stages.open_encoder(config), dataset, config)
-            quarantine.check_share(len(dataset), config.max_bad_share)
-            dataset = stages.with_features(good, features)
-        with cache_at(config.cache_dir):
-            clusters = on_first(lambda: stages.assign(adapters, dataset, list(adapter_weight), batch_size))
-        if output is not None:
-            on_first(lambda: clusters.save(output))
-        return clusters
+    config = make_config({"data": "-", "adapter": ["-"], "output": "-", **encoder_options})
+    with processes(), cache_at(config.cache_dir):
+        places = [Path(path) for path in (output, diagnostics, plot) if path is not None]
+        on_first(lambda: _check(places, overwrite, plot, label_column, stability))
+        given = [adapter] if isinstance(adapter, (str, Adapter)) else list(adapter)
+        adapters = stages.named([make_adapter(one) for one in given])
+        stages.check_weights(list(adapters.values()), adapter_weight)
+        dataset = _open(data, list(adapters.values()), split, config)
+        stages.check_column(dataset, "label_column", label_column)
+        parts = on_first(lambda: stages.assign_parts(adapters, dataset, batch_size))
+        labels = None if label_column is None else stages.read_labels(dataset, label_column)
+        measured = on_first(lambda: stages.measure_parts(adapters, dataset, stability) if stability else {})
+        found = on_first(lambda: diagnose(parts, labels=labels, batch_size=batch_size, stability=measured))
+        result = ClusterResult(Clusters.combine(list(parts.values()), list(adapter_weight) or None), found)
+        on_first(lambda: _write(result, output, diagnostics, plot))
+        return result
+
+
+def _check(
+    places: Sequence[Path], overwrite: bool, plot: str | Path | None, label_column: str | None, stability: int
+) -> None:
+    """What can be said before any work."""
+    from wscl_embed.diagnostics.plot import load_matplotlib
+
+    for path in places:
+        check_file(path, overwrite)
+    if len({path.resolve() for path in places}) < len(places):
+        raise InputError("--output, --diagnostics and --plot must be different files.")
+    if stability == 1 or stability < 0:
+        raise InputError(f"--stability compares clusterings: 0, or at least 2; got {stability}.")
+    if plot is None:
+        return
+    if label_column is None:
+        raise InputError("--plot shows the clusters against labels: name their column with --label-column.")
+    load_matplotlib()
+
+
+def _open(
+    data: str | Path | datasets.Dataset, adapters: Sequence[Adapter], split: str | None, config: FitConfig
+) -> datasets.Dataset:
+    """The rows to cluster, with image features where an adapter reads them."""
+    from wscl_embed import stages
+
+    reads_images = any(one.needs_image_features for one in adapters)
+    dataset = stages.open_split(data, split, images=reads_images)
+    if not reads_images:
+        return dataset
+    stages.check_images(dataset)
+    features, good, quarantine = stages.frozen_features(stages.open_encoder(config), dataset, config)
+    quarantine.check_share(len(dataset), config.max_bad_share)
+    return stages.with_features(good, features)
+
+
+def _write(
+    result: ClusterResult, output: str | Path | None, diagnostics: str | Path | None, plot: str | Path | None
+) -> None:
+    from wscl_embed.diagnostics import plot_information_plane
+
+    if output is not None:
+        result.clusters.save(output)
+    if diagnostics is not None:
+        write_text(Path(diagnostics), json.dumps(result.diagnostics.to_dict(), indent=2, ensure_ascii=False) + "\n")
+    if plot is not None:
+        plot_information_plane(result.diagnostics.planes, plot)

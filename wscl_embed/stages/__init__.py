@@ -1,7 +1,7 @@
 """The stages `wscl_embed.pipeline` strings together, each a function of what the one before made."""
 
-from wscl_embed.stages.clustering import assign
-from wscl_embed.stages.inputs import check_column, check_images, open_dataset, open_encoder, open_split
+from wscl_embed.stages.clustering import assign, assign_parts, check_weights, measure_parts, named
+from wscl_embed.stages.inputs import check_column, check_images, open_dataset, open_encoder, open_split, read_labels
 from wscl_embed.stages.material import Material, frozen_features, prepare, with_features
 from wscl_embed.stages.reporting import write_report
 from wscl_embed.stages.results import begin, store_attributes, write_card, write_results
@@ -11,17 +11,22 @@ from wscl_embed.stages.tuning import tune
 __all__ = [
     "Material",
     "assign",
+    "assign_parts",
     "begin",
     "check_column",
     "check_images",
+    "check_weights",
     "compare_embeddings",
     "evaluation_set",
     "frozen_features",
     "held_out_rows",
+    "measure_parts",
+    "named",
     "open_dataset",
     "open_encoder",
     "open_split",
     "prepare",
+    "read_labels",
     "score",
     "store_attributes",
     "tune",

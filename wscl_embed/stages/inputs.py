@@ -101,6 +101,12 @@ def captions_of(value: Any, image_id: str) -> list[str]:
     return list(dict.fromkeys(text.strip() for text in texts if text is not None and text.strip()))
 
 
+def read_labels(dataset: datasets.Dataset, column: str) -> list[object]:
+    """The label of each record, None where it has none: a null, or the -1 of a `datasets.ClassLabel`."""
+    known = getattr(dataset.features[column], "names", None)
+    return [None if known and label == -1 else label for label in dataset.with_format(None)[column]]
+
+
 def open_encoder(config: FitConfig) -> Encoder:
     """The encoder ``config`` names.
 

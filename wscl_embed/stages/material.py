@@ -19,6 +19,7 @@ from wscl_embed.distributed import on_first
 from wscl_embed.progress import console
 from wscl_embed.quarantine import Quarantine
 from wscl_embed.stages.clustering import assign, batch_size_of, describe
+from wscl_embed.stages.inputs import read_labels
 
 if TYPE_CHECKING:
     import datasets
@@ -80,7 +81,9 @@ def prepare(
     assigned = clusters.select(list(train["id"]))
     kept = np.flatnonzero(~assigned.dropped)
     clusters = assigned.select([assigned.ids[row] for row in kept])
-    summary = describe(assigned, batch_size_of(config))
+    labels = None if config.label_column is None else read_labels(train, config.label_column)
+    # For the report alone: the labels end in this summary, training gets the clusters.
+    summary = on_first(lambda: describe(assigned, batch_size_of(config), labels))
     return Material(dataset, frozen, rows[kept], clusters, assigned, summary, quarantine)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +12,7 @@ from scipy import sparse
 from wscl_embed.adapter import Adapter
 from wscl_embed.clusterers import collapse_rows
 from wscl_embed.clusters import Clusters
+from wscl_embed.diagnostics.information import entropy, partition
 from wscl_embed.errors import InputError
 from wscl_embed.noise_summary import NoiseSummary, summarise_noise
 
@@ -42,6 +44,8 @@ class ClusterSummary:
     """(K,) images of each cluster that has any, largest first."""
     n_positive_pairs: int
     """Ordered pairs of different images that share a cluster."""
+    entropy: float
+    """H(Z) in bits over the images to train on, one in none as a cluster of its own: log2 N without clusters."""
     batch_size: int
     largest: list[LargeCluster]
     noise: list[NoiseSummary]
@@ -85,7 +89,8 @@ class ClusterSummary:
             f"{self.n_clusters} clusters over {self.n_images} images; "
             f"{self.n_noise} images ({self.noise_share:.1%}) in none, {self.singletons} clusters of one image",
             *(noise.line for noise in self.noise),
-            f"cluster sizes: min {size['min']:g}, median {size['median']:g}, p90 {size['p90']:g}, max {size['max']:g}",
+            f"cluster sizes: min {size['min']:g}, median {size['median']:g}, p90 {size['p90']:g}, max {size['max']:g}; "
+            f"H(Z) = {self.entropy:.2f} bits",
             f"in a batch of {self.batch_size} drawn uniformly an image meets {self.expected_positives:.2f} others of "
             "its clusters on average",
         ]
@@ -94,6 +99,19 @@ class ClusterSummary:
                 f"  {cluster.name}: {cluster.size} images" + (f": {', '.join(cluster.terms)}" * bool(cluster.terms))
             )
         return lines
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {
+            "n_clusters": self.n_clusters,
+            "noise_share": self.noise_share,
+            "singletons": self.singletons,
+            "sizes": self.size_quantiles,
+            "cluster_entropy": self.entropy,
+            "expected_positives": self.expected_positives,
+            "noise": [noise.as_dict() for noise in self.noise],
+            "batch_size": self.batch_size,
+        }
 
 
 def summarise(clusters: Clusters, batch_size: int, *, largest: int = 5) -> ClusterSummary:
@@ -118,6 +136,7 @@ def summarise(clusters: Clusters, batch_size: int, *, largest: int = 5) -> Clust
         n_dropped=int(clusters.dropped.sum()),
         sizes=sizes[order],
         n_positive_pairs=positive_pairs(matrix),
+        entropy=entropy(partition(clusters)[~clusters.dropped]),
         batch_size=batch_size,
         largest=described,
         noise=summarise_noise(clusters),
