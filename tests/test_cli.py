@@ -394,7 +394,7 @@ def test_cluster_shows_adapters_side_by_side(cli: Cli, emoji_folder: Path) -> No
     for line in (
         r"  .*hashtags .* attributes .* none ",
         r"I\(Z;T\), bits .* \d\.\d\d .* \d\.\d\d .* \d\.\d\d ",
-        r"stable over seeds .* \d\.\d\d .* 1\.00 ",
+        r"stable, seeds .* \d\.\d\d .* 1\.00 ",
         r"attributes .* \d\.\d\d ",
         r"none .* - .* - ",
         r"Estimates, .* from the labels of 80 of 239 images",

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 def print_diagnostics(found: Diagnostics) -> None:
     """What the clusters of one or several adapters are, side by side."""
     console = Console(highlight=False)
-    table = Table("", *(_column(name) for name in found.summaries))
+    table = Table(Column(no_wrap=True), *(_column(name) for name in found.summaries))
     for name, cells in _rows(found).items():
         table.add_row(name, *cells)
     console.print(table)
@@ -41,7 +41,7 @@ def _rows(found: Diagnostics) -> dict[str, list[str]]:
         "clusters": [str(one.n_clusters) for one in summaries],
         "  of one image": [str(one.singletons) for one in summaries],
         "images in none": [f"{one.noise_share:.1%}" for one in summaries],
-        "positives met in a batch": [f"{one.expected_positives:.2f}" for one in summaries],
+        "positives a batch": [f"{one.expected_positives:.2f}" for one in summaries],
         "H(Z), bits": [f"{one.entropy:.2f}" for one in summaries],
         "I(Z;T), bits": [
             _with_range(one.mutual_information, one.mutual_information_interval) if one else "" for one in planes
@@ -49,10 +49,8 @@ def _rows(found: Diagnostics) -> dict[str, list[str]]:
         "H(Z|T), bits": [
             _with_range(one.conditional_entropy, one.conditional_entropy_interval) if one else "" for one in planes
         ],
-        "stable over subsamples": [
-            _with_range(one.subsamples.mean, one.subsamples) if one else "" for one in stability
-        ],
-        "stable over seeds": [
+        "stable, subsamples": [_with_range(one.subsamples.mean, one.subsamples) if one else "" for one in stability],
+        "stable, seeds": [
             "" if one is None else _with_range(one.seeds.mean, one.seeds) if one.seeds else "no seed"
             for one in stability
         ],
@@ -76,7 +74,7 @@ def _notes(found: Diagnostics) -> Iterator[str]:
             )
         few = [name for name, one in found.summaries.items() if one.n_clusters > 2 * plane.n_labelled]
         if plane.is_estimate and few:
-            yield f"Fewer labels than half the clusters of {', '.join(few)}: I(Z;T) may be higher than its interval says."
+            yield f"Fewer labels than half the clusters of {', '.join(few)}: take these intervals as too narrow."
     if found.stability:
         records = max(one.records for one in found.stability.values())
         yield (
@@ -98,5 +96,5 @@ def _column(name: str) -> Column:
 
 def _with_range(value: float, spread: Interval | Spread) -> str:
     """The value, and below it from where to where, unless that is one place."""
-    shown = f"{spread.low:.2f} .. {spread.high:.2f}"
+    shown = f"{spread.low:.2f}..{spread.high:.2f}"
     return f"{value:.2f}" if spread.low == spread.high else f"{value:.2f}\n{shown}"

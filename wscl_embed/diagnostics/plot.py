@@ -57,7 +57,8 @@ def plot_information_plane(planes: Mapping[str, InformationPlane], path: str | P
     _label_axes(axes, first, max([top, *(y for _, y, _ in named)]))
     figure.draw_without_rendering()  # the layout is settled before the names find their places
     points = [(*point, INK) for point in named] + [(*point, FAINT) for point in references]
-    _place_names(axes, points, [box for plane in planes.values() for box in _along_interval(axes, plane)])
+    bands = [box for plane in planes.values() for box in _along_interval(axes, plane)]
+    _place_names(axes, points, [*bands, _whole_height(axes, first.label_entropy)])
     with atomic_path(Path(path)) as temporary:
         figure.savefig(temporary, format="png")
 
@@ -118,6 +119,14 @@ def _along_interval(axes: Axes, plane: InformationPlane) -> list[Bbox]:
     x, y = plane.mutual_information_interval, plane.conditional_entropy_interval
     places: list[float] = np.linspace(0, 1, 20).tolist() if x.high > x.low else []
     return [_around(axes, x.low + at * (x.high - x.low), y.high - at * (y.high - y.low), 5) for at in places]
+
+
+def _whole_height(axes: Axes, x: float) -> Bbox:
+    """The pixels of a vertical line."""
+    from matplotlib.transforms import Bbox
+
+    column, _ = axes.transData.transform((x, 0))
+    return Bbox.from_extents(column - 3, axes.bbox.y0, column + 3, axes.bbox.y1)
 
 
 def _around(axes: Axes, x: float, y: float, radius: float) -> Bbox:
