@@ -1,0 +1,101 @@
+"""Full mode: through the image tower, on fresh augmented views."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, cast
+
+import torch
+from scipy import sparse
+from torch import Tensor, nn
+
+from wscl_embed.checkpoint import Checkpoints
+from wscl_embed.distributed import rank, world_size
+from wscl_embed.errors import WsclEmbedError
+from wscl_embed.features import draft_size
+from wscl_embed.image_rows import Batch, ImageRows, image_loader
+from wscl_embed.sampling import ClusterBatchSampler
+from wscl_embed.train.objective import make_heads
+from wscl_embed.train.optimise import optimise
+from wscl_embed.train.options import EpochLog, TrainOptions
+
+if TYPE_CHECKING:
+    import datasets
+
+    from wscl_embed.encoder import Encoder
+
+
+def train_full(
+    encoder: Encoder,
+    dataset: datasets.Dataset,
+    membership: sparse.csr_array,
+    options: TrainOptions,
+    *,
+    unlocked_groups: int | None,
+    workers: int | None,
+    checkpoints: Checkpoints,
+    log: EpochLog,
+) -> None:
+    """Fine-tune the image tower of ``encoder`` in place, on two fresh augmented views of each image.
+
+    Args:
+        dataset: the n training images, all known to decode.
+        membership: (n, K) of the same images.
+        unlocked_groups: tune only this many of the tower's last layer groups; None: all of it.
+    """
+    torch.manual_seed(options.seed)
+    for name, parameter in encoder.model.named_parameters():
+        parameter.requires_grad_(name.startswith("visual."))
+    if unlocked_groups is not None:
+        encoder.lock(unlocked_groups)
+    embedder = TowerEmbedder(encoder, make_heads(options, encoder.embed_dim).to(encoder.device))
+    rows = ImageRows(dataset, [encoder.augmentation()] * 2, draft_size(encoder), options.seed)
+
+    def batches(sampler: ClusterBatchSampler) -> Iterable[tuple[list[int], Tensor]]:
+        rows.epoch = sampler.epoch
+        for batch in image_loader(rows, workers, encoder.device, batch_sampler=OwnRows(sampler)):
+            _all_readable(batch)
+            yield batch.rows, batch.images.to(encoder.device, non_blocking=True)
+
+    encoder.train()
+    if options.compile:
+        embedder.visual.compile()
+    optimise(embedder, batches, membership, options, checkpoints, log)
+    encoder.model.eval()
+
+
+class TowerEmbedder(nn.Module):
+    """(b, V, 3, H, W) views -> (b, V, P): the image tower of an encoder, then the projection."""
+
+    def __init__(self, encoder: Encoder, projection: nn.Module) -> None:
+        super().__init__()
+        self.visual = cast(nn.Module, encoder.model.visual)
+        self.projection = projection
+        self._encode = encoder.encode  # a method, not a module: the text tower is none of this one's parameters
+
+    def forward(self, views: Tensor) -> Tensor:
+        """(b, V, 3, H, W) -> (b, V, P)"""
+        projected: Tensor = self.projection(self._encode(views.flatten(0, 1)))
+        return projected.view(*views.shape[:2], -1)
+
+
+class OwnRows:
+    """This process's share of each batch of a sampler; all processes draw the same batches."""
+
+    def __init__(self, sampler: ClusterBatchSampler) -> None:
+        self._sampler = sampler
+
+    def __len__(self) -> int:
+        return len(self._sampler)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        for rows in self._sampler:
+            yield rows[rank() :: world_size()]
+
+
+def _all_readable(batch: Batch) -> None:
+    if batch.bad:
+        row = batch.bad[0]
+        raise WsclEmbedError(
+            f"image {row.id} ({row.path}) was readable at the start of the run and is not now: {row.reason}."
+        )

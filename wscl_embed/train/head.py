@@ -1,0 +1,56 @@
+"""Head mode: a linear map on cached features."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterable
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy import sparse
+from torch import Tensor, nn
+
+from wscl_embed.checkpoint import Checkpoints
+from wscl_embed.distributed import rank, world_size
+from wscl_embed.heads import HeadMap
+from wscl_embed.sampling import ClusterBatchSampler
+from wscl_embed.train.objective import make_heads
+from wscl_embed.train.optimise import optimise
+from wscl_embed.train.options import EpochLog, TrainOptions
+
+
+def train_head(
+    features: NDArray[np.floating],
+    membership: sparse.csr_array,
+    options: TrainOptions,
+    *,
+    device: torch.device,
+    checkpoints: Checkpoints,
+    log: EpochLog,
+) -> Tensor:
+    """Learn a linear map of frozen features that starts as the identity, so that the frozen embedding is its origin.
+
+    Args:
+        features: (n, V, D) cached encoder outputs of V views; each step draws two of them an image.
+        membership: (n, K) of the same images.
+
+    Returns:
+        (D, D) float32 on the CPU, for `Encoder.fold`.
+    """
+    torch.manual_seed(options.seed)
+    n_views, dim = features.shape[1:]
+    cached = torch.from_numpy(features)
+    head = HeadMap(dim).to(device)
+    projection = make_heads(options, dim).to(device)
+
+    def batches(sampler: ClusterBatchSampler) -> Iterable[tuple[list[int], Tensor]]:
+        rng = np.random.default_rng([options.seed, sampler.epoch, 1])
+        for rows in sampler:
+            pairs = np.argsort(rng.random((len(rows), n_views)), axis=1)[:, :2]
+            own, pairs = rows[rank() :: world_size()], pairs[rank() :: world_size()]
+            yield own, cached[torch.tensor(own)[:, None], torch.from_numpy(pairs)].float().to(device)
+
+    embedder = nn.Sequential(OrderedDict(head=head, projection=projection))
+    optimise(embedder, batches, membership, options, checkpoints, log)
+    return head.weight().detach().cpu()

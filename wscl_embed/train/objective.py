@@ -1,0 +1,51 @@
+"""The loss of a batch with the options' variants, and the projections it is computed behind."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from scipy import sparse
+from torch import Tensor, nn
+from torch.nn import functional
+
+from wscl_embed import gradcache
+from wscl_embed.heads import DualHead, make_projection
+from wscl_embed.loss import cl_infonce, dual_head_cl_infonce
+from wscl_embed.train.options import TrainOptions
+
+
+def make_heads(options: TrainOptions, dim: int) -> nn.Module:
+    """The projection the options ask for, with a head of its own for an instance term."""
+    if options.instance_weight > 0:
+        return DualHead(options.projection, dim)
+    return make_projection(options.projection, dim)
+
+
+def batch_loss(z: Tensor, membership: sparse.csr_array, options: TrainOptions) -> Tensor:
+    """The loss of (b, V, P) outputs, not yet normalised, with the options' variants."""
+    variants: dict[str, Any] = {
+        "denominator": options.denominator,
+        "cross_view_only": options.cross_view_only,
+        "q": options.q,
+        "lam": options.lam,
+    }
+    if options.instance_weight == 0:
+        return cl_infonce(functional.normalize(z, dim=-1), membership, options.temperature, **variants)
+    cluster_z, instance_z = (functional.normalize(part, dim=-1) for part in DualHead.split(z))
+    weight = options.instance_weight
+    return dual_head_cl_infonce(
+        cluster_z, instance_z, membership, options.temperature, instance_weight=weight, **variants
+    )
+
+
+def backward(embedder: nn.Module, inputs: Tensor, membership: sparse.csr_array, options: TrainOptions) -> Tensor:
+    """Give the parameters their gradient; the loss of the batch, on the device and without a graph."""
+
+    def loss_of(z: Tensor) -> Tensor:
+        return batch_loss(z, membership, options)
+
+    if options.micro_batch_size is not None and options.micro_batch_size < len(inputs):
+        return gradcache.backward(embedder, inputs, loss_of, options.micro_batch_size)
+    loss = loss_of(embedder(inputs))
+    loss.backward()  # type: ignore[no-untyped-call]
+    return loss.detach()
