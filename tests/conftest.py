@@ -64,6 +64,23 @@ def emoji_folder(emoji: datasets.Dataset, tmp_path_factory: pytest.TempPathFacto
     return folder
 
 
+@pytest.fixture(scope="session")
+def few(emoji: datasets.Dataset) -> datasets.Dataset:
+    """40 emoji, where they go through the image tower again and again."""
+    return emoji.select(range(0, len(emoji), 6)).flatten_indices()
+
+
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """Tensors and images this small are done in a fifth of the time where threads need not wait for each other."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 @pytest.fixture
 def lite0() -> Encoder:
     """EfficientNet-Lite0 with its ImageNet weights, at a small size."""

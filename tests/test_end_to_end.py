@@ -6,7 +6,6 @@ import csv
 import json
 import shutil
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +30,8 @@ if TYPE_CHECKING:
     import datasets
 
     from wscl_embed.encoder import Encoder
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 QUICK: dict[str, Any] = {
     "image_size": IMAGE_SIZE,
@@ -57,21 +58,6 @@ RUN_FILES = [
     "quarantine.csv",
     "report.html",
 ]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    """Images this small are done in a fifth of the time where threads need not wait for each other."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
-@pytest.fixture(scope="module")
-def few(emoji: datasets.Dataset) -> datasets.Dataset:
-    """40 emoji, where they go through the image tower again and again."""
-    return emoji.select(range(0, len(emoji), 6)).flatten_indices()
 
 
 @pytest.fixture(scope="module")

@@ -108,3 +108,17 @@ def test_seed_and_epoch_alone_decide() -> None:
     assert draws(1, 3) == draws(1, 3)
     assert draws(1, 3) != draws(1, 4)
     assert draws(1, 3) != draws(2, 3)
+
+
+@pytest.mark.parametrize("labels", [[0, 0, 0, 1, 1, 1, -1, -1, -1, -1], [-1] * 10], ids=["clusters", "none"])
+def test_rows_that_are_left_out_are_in_no_batch(labels: list[int]) -> None:
+    left_out = np.array([False] * 6 + [True, False, True, False])
+    sampler = ClusterBatchSampler(hard(labels), 4, left_out=left_out)
+    assert len(sampler) == 2
+    drawn: Counter[int] = Counter()
+    for epoch in range(20):
+        sampler.set_epoch(epoch)
+        for batch in sampler:
+            assert len(batch) == 4
+            drawn.update(batch)
+    assert set(drawn) == set(np.flatnonzero(~left_out))

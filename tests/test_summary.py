@@ -150,6 +150,6 @@ def test_where_counting_all_pairs_would_take_long_they_are_estimated(monkeypatch
     rng = np.random.default_rng(0)
     membership = sparse.csr_array((rng.random((3000, 40)) < 0.05).astype(np.float32))
     exact = positive_pairs(membership)
-    monkeypatch.setattr(wscl_embed.summary, "MOST_MEETINGS", 2e5)
+    monkeypatch.setattr(wscl_embed.diagnostics.summary, "MOST_MEETINGS", 2e5)
     assert positive_pairs(membership) == pytest.approx(exact, rel=0.1)
     assert positive_pairs(membership) != exact

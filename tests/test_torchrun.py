@@ -50,7 +50,7 @@ def test_fit_head_equals_one_process(options: list[str | Path], tmp_path: Path) 
     for n in (2, 1):
         done = run(
             "fit", *options, "--adapter", "hashtags", "--adapter", "image_features:n_clusters=12", "--epochs", 3,
-            "--cache-dir", tmp_path / f"cache{n}", "--output", tmp_path / f"run{n}", n=n,
+            "--recluster-every", 2, "--cache-dir", tmp_path / f"cache{n}", "--output", tmp_path / f"run{n}", n=n,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr[-2000:]
     assert done.stdout.count("Verdict") == 1
@@ -60,18 +60,21 @@ def test_fit_head_equals_one_process(options: list[str | Path], tmp_path: Path) 
     assert metrics[0]["after"] == pytest.approx(metrics[1]["after"], abs=0.03)
     losses = [[epoch["loss"] for epoch in one["training"]] for one in metrics]
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+    assert metrics[0]["training"][2]["cluster_ari"] == pytest.approx(metrics[1]["training"][2]["cluster_ari"])
     clusters = [Clusters.load(tmp_path / f"run{n}" / "clusters.parquet") for n in (1, 2)]
     assert (clusters[0].membership != clusters[1].membership).nnz == 0
 
 
 def test_fit_full_ends_and_writes_one_run(options: list[str | Path], tmp_path: Path) -> None:
     done = run(
-        "fit", *options, "--adapter", "labels", "--epochs", 1, "--tune", "full", "--unlocked-groups", 1,
-        "--micro-batch-size", 8, "--output", tmp_path / "run",
+        "fit", *options, "--adapter", "image_features:n_clusters=12", "--epochs", 2, "--tune", "full",
+        "--unlocked-groups", 1, "--micro-batch-size", 8, "--recluster-every", 1, "--output", tmp_path / "run",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
     assert done.stdout.count("Verdict") == 1  # the first process alone speaks
-    assert json.loads((tmp_path / "run" / "metrics.json").read_text())["training"][0]["loss"] > 0
+    first, second = json.loads((tmp_path / "run" / "metrics.json").read_text())["training"]
+    assert first["loss"] > 0
+    assert 0 < second["cluster_ari"] < 1  # clusters of the tower as both processes had tuned it
     saved = tmp_path / "run" / "embeddings.h5"
     embed = run(
         "embed", "--data", options[1], "--model", tmp_path / "run", "--workers", 0, "--output", tmp_path / "e.h5"

@@ -14,7 +14,7 @@ class Checkpoints:
     """The training state after the last finished epoch, ``last.pt`` in a folder.
 
     Every random draw of training depends on the seed and the epoch alone, so the state after an epoch is module,
-    optimiser and schedule.
+    optimiser and, where they follow the encoder, clusters.
     """
 
     def __init__(self, folder: Path) -> None:

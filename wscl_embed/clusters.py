@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -256,7 +256,7 @@ class Clusters:
             pq.write_table(self.to_arrow(), temporary, compression="zstd")
 
     @classmethod
-    def load(cls, path: str | Path) -> Clusters:
+    def load(cls, path: str | Path | BinaryIO) -> Clusters:
         """Read what `save` wrote.
 
         Raises:

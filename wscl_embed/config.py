@@ -65,6 +65,12 @@ class FitConfig(BaseModel):
     q: float = Field(0.0, ge=0, le=1, description="robustness to wrong positives (RINCE); 0 is InfoNCE")
     lam: float = Field(1.0, gt=0, le=1, description="RINCE's weight of the denominator")
     instance_weight: float = Field(0.0, ge=0, description="weight of an added InfoNCE term with its own head")
+    recluster_every: int | None = Field(
+        None, ge=1, description="epochs after which adapters that read images cluster anew, by the encoder of the time"
+    )
+    recluster_warmup: int = Field(
+        0, ge=0, description="epochs without these clusters before the first of them; for an untrained encoder"
+    )
 
     dtype: Literal["float32", "float16"] = Field("float32", description="of the embeddings in the HDF5 file")
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1, ...")
@@ -79,6 +85,8 @@ class FitConfig(BaseModel):
         if self.tune == "head" and given:
             names = ", ".join(f"--{name.replace('_', '-')}" for name in given)
             raise ValueError(f"{names}: for --tune full only; head mode runs on cached features")
+        if self.recluster_warmup and self.recluster_every is None:
+            raise ValueError("--recluster-warmup: give --recluster-every as well")
         return self
 
     @property

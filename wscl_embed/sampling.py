@@ -24,6 +24,7 @@ class ClusterBatchSampler:
         batch_size: images a batch; lowered to N.
         images_per_cluster: M.
         size_power: tempering of the cluster sizes, 0 to 1.
+        left_out: (N,) bool, rows of no cluster that are in no batch either. Default: none.
         seed: batches depend on it and on the epoch set by `set_epoch` alone.
 
     >>> membership = sparse.csr_array(np.kron(np.eye(3), np.ones((4, 1))))
@@ -39,8 +40,13 @@ class ClusterBatchSampler:
         images_per_cluster: int = 4,
         size_power: float = 0.5,
         seed: int = 0,
+        *,
+        left_out: NDArray[np.bool_] | None = None,
     ) -> None:
-        self.n_images = membership.shape[0]
+        noise = np.diff(membership.indptr) == 0
+        if left_out is not None:
+            noise &= ~left_out
+        self.n_images = membership.shape[0] - (0 if left_out is None else int(left_out.sum()))
         self.batch_size = min(batch_size, self.n_images)
         self.images_per_cluster = images_per_cluster
         self.seed = seed
@@ -50,7 +56,7 @@ class ClusterBatchSampler:
         self._members = [columns.indices[a:b] for a, b in bounds]
         strongest = np.array([columns.data[a:b].max() for a, b in bounds], dtype=np.float64)
         self._log_weight = size_power * np.log([len(rows) for rows in self._members]) + 2 * np.log(strongest)
-        self._noise = np.flatnonzero(np.diff(membership.indptr) == 0)
+        self._noise = np.flatnonzero(noise)
 
     def set_epoch(self, epoch: int) -> None:
         """Draw other batches, the same ones whenever this epoch is set."""

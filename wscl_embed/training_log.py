@@ -22,12 +22,13 @@ class TrainingLog:
 
             self._writer = SummaryWriter(str(tensorboard))
 
-    def __call__(self, epoch: int, loss: float, learning_rate: float) -> None:
-        self.history.append({"epoch": epoch, "loss": loss, "learning_rate": learning_rate})
-        console().print(f"[dim]epoch {epoch}: loss {loss:.4f}[/dim]")
+    def __call__(self, epoch: int, loss: float, learning_rate: float, **measured: float) -> None:
+        self.history.append({"epoch": epoch, "loss": loss, "learning_rate": learning_rate, **measured})
+        more = "".join(f", {name.replace('_', ' ')} {value:.3f}" for name, value in measured.items())
+        console().print(f"[dim]epoch {epoch}: loss {loss:.4f}{more}[/dim]")
         if self._writer is not None:
-            self._writer.add_scalar("loss", loss, epoch)
-            self._writer.add_scalar("learning_rate", learning_rate, epoch)
+            for name, value in {"loss": loss, "learning_rate": learning_rate, **measured}.items():
+                self._writer.add_scalar(name, value, epoch)
 
     def state_dict(self) -> dict[str, list[dict[str, float]]]:
         """For the checkpoint: a resumed run keeps the epochs before it."""

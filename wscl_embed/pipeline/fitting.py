@@ -119,6 +119,7 @@ def _run_fit(
     on_first(lambda: run.check(config, overwrite=overwrite, resume=resume))
     seconds: dict[str, float] = {}
     made = [make_adapter(one) for one in adapters or config.adapter]
+    stages.check_reclustering(made, config)
     with _timed(seconds, "load"):
         dataset = stages.open_dataset(data, config)
         encoder = stages.open_encoder(config)
@@ -127,24 +128,25 @@ def _run_fit(
     held_out = stages.held_out_rows(material.dataset, config)
     on_first(lambda: stages.begin(run, material, config, overwrite=overwrite))
     with _timed(seconds, "training"):
-        tuned, history = stages.tune(encoder, material, config, run)
+        tuned = stages.tune(encoder, material, made, config, run)
+    material = material.with_clusters(tuned.clusters, config)
     with _timed(seconds, "writing"):
-        on_first(lambda: stages.write_results(encoder, material, tuned, config, run))
+        on_first(lambda: stages.write_results(encoder, material, tuned.outputs, config, run))
     with _timed(seconds, "scoring"):
-        scores = on_first(lambda: stages.score(encoder, material, tuned, held_out, config))
+        scores = on_first(lambda: stages.score(encoder, material, tuned.outputs, held_out, config))
     metrics = {
         **scores,
         "clusters": material.summary,
         "images": len(material.dataset),
         "quarantined": len(material.quarantine),
-        "training": history,
+        "training": tuned.history,
         "seconds": {name: round(value, 2) for name, value in seconds.items()},
     }
     on_first(lambda: stages.write_card(encoder, material, metrics, config, run))
     on_first(lambda: run.write_metrics(metrics))
     with _timed({}, "report"):
-        on_first(lambda: stages.write_report(run, material, tuned, metrics, config))
-    return FitResult(run, metrics, material.clusters, material.dataset, material.frozen, tuned, held_out)
+        on_first(lambda: stages.write_report(run, material, tuned.outputs, metrics, config))
+    return FitResult(run, metrics, material.clusters, material.dataset, material.frozen, tuned.outputs, held_out)
 
 
 @contextmanager

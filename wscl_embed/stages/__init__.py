@@ -5,16 +5,19 @@ from wscl_embed.stages.inputs import check_column, check_images, open_dataset, o
 from wscl_embed.stages.material import Material, frozen_features, prepare, with_features
 from wscl_embed.stages.reporting import write_report
 from wscl_embed.stages.results import begin, store_attributes, write_card, write_results
+from wscl_embed.stages.rounds import check_reclustering
 from wscl_embed.stages.scoring import compare_embeddings, evaluation_set, held_out_rows, score
-from wscl_embed.stages.tuning import tune
+from wscl_embed.stages.tuning import Tuned, tune
 
 __all__ = [
     "Material",
+    "Tuned",
     "assign",
     "assign_parts",
     "begin",
     "check_column",
     "check_images",
+    "check_reclustering",
     "check_weights",
     "compare_embeddings",
     "evaluation_set",

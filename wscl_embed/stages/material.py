@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -50,6 +50,16 @@ class Material:
     summary: dict[str, Any]
     quarantine: Quarantine
 
+    def with_clusters(self, assigned: Clusters, config: FitConfig) -> Material:
+        """The same with other clusters of all images of the training split."""
+        if assigned is self.assigned:
+            return self
+        return _material(self.dataset, self.frozen, assigned, self.quarantine, config)
+
+    def with_dropped(self) -> Material:
+        """The same with the images that ``noise=drop`` leaves out among those to train on."""
+        return replace(self, train=_train_rows(self.dataset), clusters=self.assigned)
+
 
 def prepare(
     dataset: datasets.Dataset,
@@ -78,10 +88,20 @@ def prepare(
     if clusters is None:
         seen = with_features(train, frozen[rows])
         clusters = on_first(lambda: assign(adapters, seen, config.adapter_weight, batch_size_of(config)))
-    assigned = clusters.select(list(train["id"]))
+    return _material(dataset, frozen, clusters.select(list(train["id"])), quarantine, config)
+
+
+def _material(
+    dataset: datasets.Dataset,
+    frozen: NDArray[np.floating],
+    assigned: Clusters,
+    quarantine: Quarantine,
+    config: FitConfig,
+) -> Material:
+    rows = _train_rows(dataset)
     kept = np.flatnonzero(~assigned.dropped)
     clusters = assigned.select([assigned.ids[row] for row in kept])
-    labels = None if config.label_column is None else read_labels(train, config.label_column)
+    labels = None if config.label_column is None else read_labels(dataset.select(rows), config.label_column)
     # For the report alone: the labels end in this summary, training gets the clusters.
     summary = on_first(lambda: describe(assigned, batch_size_of(config), labels))
     return Material(dataset, frozen, rows[kept], clusters, assigned, summary, quarantine)

@@ -30,9 +30,10 @@ def begin(run: Run, material: Material, config: FitConfig, *, overwrite: bool) -
 def write_results(
     encoder: Encoder, material: Material, tuned: NDArray[np.floating], config: FitConfig, run: Run
 ) -> None:
-    """Write ``model/`` and ``embeddings.h5`` from the tuned encoder and its outputs (n, D)."""
+    """Write ``model/`` and ``embeddings.h5`` from the tuned encoder and its outputs (n, D), and the last clusters."""
     from wscl_embed.store import EmbeddingStore
 
+    material.assigned.save(run.clusters)
     encoder.save(run.model)
     attributes = store_attributes(encoder, material.dataset, config.adapter)
     with EmbeddingStore.create(run.embeddings, encoder.embed_dim, dtype=config.dtype, attributes=attributes) as writer:

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from wscl_embed.adapter import Adapter
+from wscl_embed.clusters import Clusters
 from wscl_embed.config import FitConfig
 from wscl_embed.errors import InputError
 from wscl_embed.run import Run
 from wscl_embed.stages.material import Material, cache_dir
+from wscl_embed.stages.rounds import make_reclustering
 
 if TYPE_CHECKING:
     import datasets
@@ -18,28 +23,48 @@ if TYPE_CHECKING:
     from wscl_embed.encoder import Encoder
 
 
-def tune(
-    encoder: Encoder, material: Material, config: FitConfig, run: Run
-) -> tuple[NDArray[np.floating], list[dict[str, float]]]:
-    """Fine-tune ``encoder`` in place; its new outputs (n, D), and the loss and learning rate of each epoch."""
+@dataclass(frozen=True)
+class Tuned:
+    """What training made.
+
+    ============ =====================================================================
+    ``outputs``  (n, D) of the tuned encoder for all images, not normalised
+    ``clusters`` `Clusters` of all images of the training split, those of the last round
+    ``history``  loss, learning rate, and what else was measured, a mapping an epoch
+    ============ =====================================================================
+    """
+
+    outputs: NDArray[np.floating]
+    clusters: Clusters
+    history: list[dict[str, float]]
+
+
+def tune(encoder: Encoder, material: Material, adapters: Sequence[Adapter], config: FitConfig, run: Run) -> Tuned:
+    """Fine-tune ``encoder`` in place on the material's clusters, or on those its adapters make as it changes."""
     from wscl_embed.checkpoint import Checkpoints
     from wscl_embed.features import encode_images
     from wscl_embed.train import train_full, train_head
     from wscl_embed.training_log import TrainingLog
 
+    if config.recluster_every is not None:
+        material = material.with_dropped()
     train = material.dataset.select(material.train)
     membership = material.clusters.membership
     with TrainingLog(run.tensorboard if config.tensorboard else None) as log:
-        common = {"options": _train_options(config), "checkpoints": Checkpoints(run.checkpoints), "log": log}
+        rounds = make_reclustering(material, adapters, config)
+        common: dict[str, Any] = {"options": _train_options(config), "log": log, "reclustering": rounds}
+        common["checkpoints"] = Checkpoints(run.checkpoints)
         if config.tune == "full":
             locked = config.unlocked_groups
             train_full(encoder, train, membership, unlocked_groups=locked, workers=config.workers, **common)
-            tuned = encode_images(encoder, material.dataset, workers=config.workers, what="writing embeddings")
-            return tuned.values[:, 0], log.history
-        views = _cached_views(encoder, train, material.frozen[material.train], config)
-        weight = train_head(views, membership, device=encoder.device, **common)
-        encoder.fold(weight)
-        return material.frozen @ weight.numpy().T, log.history
+            encoded = encode_images(encoder, material.dataset, workers=config.workers, what="writing embeddings")
+            outputs = encoded.values[:, 0]
+        else:
+            views = _cached_views(encoder, train, material.frozen[material.train], config)
+            weight = train_head(views, membership, device=encoder.device, **common)
+            encoder.fold(weight)
+            outputs = material.frozen @ weight.numpy().T
+        return Tuned(outputs, rounds.clusters if rounds else material.assigned, log.history)
 
 
 def _train_options(config: FitConfig) -> Any:

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, cast
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from scipy import sparse
 from torch import Tensor, nn
 
 from wscl_embed.checkpoint import Checkpoints
 from wscl_embed.distributed import rank, world_size
 from wscl_embed.errors import WsclEmbedError
-from wscl_embed.features import draft_size
-from wscl_embed.image_rows import Batch, ImageRows, image_loader
+from wscl_embed.features import draft_size, encode_images
+from wscl_embed.image_rows import ImageRows, image_loader
+from wscl_embed.quarantine import BadRow
+from wscl_embed.reclustering import Reclustering
 from wscl_embed.sampling import ClusterBatchSampler
 from wscl_embed.train.objective import make_heads
 from wscl_embed.train.optimise import optimise
@@ -35,6 +39,7 @@ def train_full(
     workers: int | None,
     checkpoints: Checkpoints,
     log: EpochLog,
+    reclustering: Reclustering | None = None,
 ) -> None:
     """Fine-tune the image tower of ``encoder`` in place, on two fresh augmented views of each image.
 
@@ -42,6 +47,7 @@ def train_full(
         dataset: the n training images, all known to decode.
         membership: (n, K) of the same images.
         unlocked_groups: tune only this many of the tower's last layer groups; None: all of it.
+        reclustering: makes the membership anew as the tower changes.
     """
     torch.manual_seed(options.seed)
     for name, parameter in encoder.model.named_parameters():
@@ -54,13 +60,15 @@ def train_full(
     def batches(sampler: ClusterBatchSampler) -> Iterable[tuple[list[int], Tensor]]:
         rows.epoch = sampler.epoch
         for batch in image_loader(rows, workers, encoder.device, batch_sampler=OwnRows(sampler)):
-            _all_readable(batch)
+            _all_readable(batch.bad)
             yield batch.rows, batch.images.to(encoder.device, non_blocking=True)
 
     encoder.train()
     if options.compile:
         embedder.visual.compile()
-    optimise(embedder, batches, membership, options, checkpoints, log)
+    if reclustering is not None:
+        reclustering.follow(lambda: _current_features(encoder, dataset, workers))
+    optimise(embedder, batches, membership, options, checkpoints, log, reclustering)
     encoder.model.eval()
 
 
@@ -93,9 +101,17 @@ class OwnRows:
             yield rows[rank() :: world_size()]
 
 
-def _all_readable(batch: Batch) -> None:
-    if batch.bad:
-        row = batch.bad[0]
+def _current_features(encoder: Encoder, dataset: datasets.Dataset, workers: int | None) -> NDArray[np.floating]:
+    """(n, D) outputs of the tower as it is, for the images without augmentation."""
+    found = encode_images(encoder, dataset, workers=workers, what="encoding images")
+    encoder.train()
+    _all_readable(found.bad)
+    return found.values[:, 0]
+
+
+def _all_readable(bad: Sequence[BadRow]) -> None:
+    if bad:
+        row = bad[0]
         raise WsclEmbedError(
             f"image {row.id} ({row.path}) was readable at the start of the run and is not now: {row.reason}."
         )

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from wscl_embed.checkpoint import Checkpoints
 from wscl_embed.distributed import rank, world_size
 from wscl_embed.heads import HeadMap
+from wscl_embed.reclustering import Reclustering
 from wscl_embed.sampling import ClusterBatchSampler
 from wscl_embed.train.objective import make_heads
 from wscl_embed.train.optimise import optimise
@@ -28,12 +29,14 @@ def train_head(
     device: torch.device,
     checkpoints: Checkpoints,
     log: EpochLog,
+    reclustering: Reclustering | None = None,
 ) -> Tensor:
     """Learn a linear map of frozen features that starts as the identity, so that the frozen embedding is its origin.
 
     Args:
-        features: (n, V, D) cached encoder outputs of V views; each step draws two of them an image.
+        features: (n, V, D) cached encoder outputs of V views, the image as it is first; each step draws two an image.
         membership: (n, K) of the same images.
+        reclustering: makes the membership anew as the map changes.
 
     Returns:
         (D, D) float32 on the CPU, for `Encoder.fold`.
@@ -52,5 +55,7 @@ def train_head(
             yield own, cached[torch.tensor(own)[:, None], torch.from_numpy(pairs)].float().to(device)
 
     embedder = nn.Sequential(OrderedDict(head=head, projection=projection))
-    optimise(embedder, batches, membership, options, checkpoints, log)
+    if reclustering is not None:
+        reclustering.follow(lambda: (cached[:, 0].float() @ head.weight().detach().cpu().T).numpy())
+    optimise(embedder, batches, membership, options, checkpoints, log, reclustering)
     return head.weight().detach().cpu()

@@ -16,6 +16,7 @@ from wscl_embed.checkpoint import Checkpoints
 from wscl_embed.distributed import copy_from_first, on_first, world_size
 from wscl_embed.errors import WsclEmbedError
 from wscl_embed.progress import track
+from wscl_embed.reclustering import Reclustering
 from wscl_embed.sampling import ClusterBatchSampler
 from wscl_embed.train.objective import backward
 from wscl_embed.train.options import EpochLog, TrainOptions
@@ -30,6 +31,7 @@ def optimise(
     options: TrainOptions,
     checkpoints: Checkpoints,
     log: EpochLog,
+    reclustering: Reclustering | None = None,
 ) -> None:
     """AdamW, cosine with warm-up, clipped gradients; a checkpoint after each epoch.
 
@@ -38,36 +40,55 @@ def optimise(
     Args:
         batches: the rows and inputs of each batch of a sampler whose epoch is set.
         membership: (n, K) of the training images.
+        reclustering: gives the membership of each epoch in its place.
     """
-    trainable = [parameter for parameter in embedder.parameters() if parameter.requires_grad]
-    on_cuda = trainable[0].device.type == "cuda"
-    optimiser = torch.optim.AdamW(
-        _decay_groups(trainable, options.weight_decay), lr=options.learning_rate, fused=on_cuda
-    )
-    sampler = ClusterBatchSampler(membership, options.batch_size, options.images_per_cluster, seed=options.seed)
-    steps = len(sampler)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, cosine_with_warmup(options.epochs * steps, options.warmup))
-    state = {"module": embedder, "optimiser": optimiser, "schedule": schedule, "log": log}
+    optimiser = _adamw(trainable(embedder), options)
+    state = {"module": embedder, "optimiser": optimiser, "log": log}
+    if reclustering is not None:
+        state["clusters"] = reclustering
     first = checkpoints.restore(state)
     parallel = DistributedDataParallel(embedder) if world_size() > 1 else embedder
-    with track("training", options.epochs * steps) as advance:
-        advance(first * steps)
-        for epoch in range(first, options.epochs):
-            sampler.set_epoch(epoch)
-            losses = []
-            # Dropout draws from the global generator: a resumed epoch must draw what an uninterrupted one does.
-            torch.manual_seed(int(np.random.SeedSequence([options.seed, epoch]).generate_state(1)[0]))
-            for rows, inputs in batches(sampler):
-                optimiser.zero_grad(set_to_none=True)
-                loss = backward(parallel, inputs, membership[rows], options)
-                nn.utils.clip_grad_norm_(trainable, options.gradient_clip)
-                optimiser.step()
-                schedule.step()
-                losses.append(loss)
-                advance(1)
-            log(epoch + 1, mean_loss(losses, epoch, options), float(schedule.get_last_lr()[0]))
-            copy_from_first(embedder)
-            on_first(lambda done=epoch + 1: checkpoints.save(done, state))  # type: ignore[misc]
+    left_out = None
+    for epoch in range(first, options.epochs):
+        measured: dict[str, float] = {}
+        if reclustering is not None:
+            measured = reclustering.update(epoch)
+            clusters = reclustering.at(epoch)
+            membership, left_out = clusters.membership, clusters.dropped
+        sampler = ClusterBatchSampler(
+            membership, options.batch_size, options.images_per_cluster, seed=options.seed, left_out=left_out
+        )
+        sampler.set_epoch(epoch)
+        # Dropout draws from the global generator: a resumed epoch must draw what an uninterrupted one does.
+        torch.manual_seed(int(np.random.SeedSequence([options.seed, epoch]).generate_state(1)[0]))
+        losses, learning_rate = _run_epoch(parallel, optimiser, batches, sampler, membership, options)
+        log(epoch + 1, mean_loss(losses, epoch, options), learning_rate, **measured)
+        copy_from_first(embedder)
+        on_first(lambda done=epoch + 1: checkpoints.save(done, state))  # type: ignore[misc]
+
+
+def _run_epoch(
+    embedder: nn.Module,
+    optimiser: torch.optim.Optimizer,
+    batches: Batches,
+    sampler: ClusterBatchSampler,
+    membership: sparse.csr_array,
+    options: TrainOptions,
+) -> tuple[list[Tensor], float]:
+    """Train on the batches of ``sampler``; the loss of each step, and the learning rate they end at."""
+    n_steps = len(sampler)
+    factor = cosine_with_warmup(options.epochs * n_steps, options.warmup)
+    losses = []
+    with track(f"epoch {sampler.epoch + 1} of {options.epochs}", n_steps) as advance:
+        for step, (rows, inputs) in enumerate(batches(sampler), sampler.epoch * n_steps):
+            for group in optimiser.param_groups:
+                group["lr"] = options.learning_rate * factor(step)
+            optimiser.zero_grad(set_to_none=True)
+            losses.append(backward(embedder, inputs, membership[rows], options))
+            nn.utils.clip_grad_norm_(trainable(embedder), options.gradient_clip)
+            optimiser.step()
+            advance(1)
+    return losses, options.learning_rate * factor((sampler.epoch + 1) * n_steps)
 
 
 def mean_loss(losses: list[Tensor], epoch: int, options: TrainOptions) -> float:
@@ -85,12 +106,18 @@ def mean_loss(losses: list[Tensor], epoch: int, options: TrainOptions) -> float:
     return mean
 
 
-def _decay_groups(parameters: list[nn.Parameter], weight_decay: float) -> list[dict[str, Any]]:
+def trainable(module: nn.Module) -> list[nn.Parameter]:
+    """The parameters that are tuned."""
+    return [parameter for parameter in module.parameters() if parameter.requires_grad]
+
+
+def _adamw(parameters: list[nn.Parameter], options: TrainOptions) -> torch.optim.AdamW:
     """Weight decay for matrices and filters; none for biases and norms."""
-    return [
-        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": weight_decay},
+    groups: list[dict[str, Any]] = [
+        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": options.weight_decay},
         {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
     ]
+    return torch.optim.AdamW(groups, lr=options.learning_rate, fused=parameters[0].device.type == "cuda")
 
 
 def cosine_with_warmup(n_steps: int, warmup: float) -> Callable[[int], float]:
