@@ -123,7 +123,7 @@ def test_filters_legend_and_colours_change_the_map(report: Path, open_page: Open
     assert page.inner_text("#matches") == f"{n} images"
     assert abs(coloured_pixels(page) - everything) < everything / 20
     held_out = sum(row % 6 == 0 for row in range(n))
-    page.locator("#legend button", has_text="held out").click()
+    page.locator("#legend button", has_text="not trained on").click()
     assert page.inner_text("#matches") == f"{held_out} of {n} images"
     assert coloured_pixels(page) == 0
     page.select_option("#colour-by", label="label (label)")

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from wscl_embed.report.contents import ReportInput
 
 N_COLOURS = 8  # in the page's palette, which eyes that see fewer colours can tell apart
-HELD_OUT, NONE = -2, -1
+UNTRAINED, NONE = -2, -1
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class Colouring:
     =========== ======================================================================================
     ``title``   what the categories are
     ``block``   whose clusters they are, of `ReportInput.blocks`; None for labels
-    ``codes``   (n,) the category of each image; -1: in none; -2: held out, so that clusters know nothing of it
+    ``codes``   (n,) the category of each image; -1: in none; -2: not trained on, so that clusters know nothing of it
     ``names``   of the categories
     ``hues``    (categories,) numbers of colours, 0 to 7
     =========== ======================================================================================
@@ -37,7 +37,7 @@ def make_colourings(given: ReportInput, plane: NDArray[np.uint16]) -> list[Colou
     """The clusters of each adapter, or each level, then the labels."""
     found = []
     for title, block in given.blocks.items():
-        codes = np.full(len(given.ids), HELD_OUT, dtype=np.int64)
+        codes = np.full(len(given.ids), UNTRAINED, dtype=np.int64)
         codes[given.trained_rows] = block.labels
         names = [str(name) for name in block.table["name"]]
         found.append(Colouring(f"{title} clusters", title, codes, names, spread_hues(codes, plane, len(names))))

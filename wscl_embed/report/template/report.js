@@ -3,7 +3,7 @@
 (() => {
   const LIGHT = ["#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#7a5195", "#8c7a00"];
   const DARK = ["#4aa8e0", "#f0b43c", "#2fbf95", "#e39bc3", "#8fd3ff", "#ff8a4c", "#b18be0", "#d1c24a"];
-  const MISSING = {"-2": "held out, in no clustering", "-1": "in no cluster"};
+  const MISSING = {"-2": "not trained on, so in no cluster", "-1": "in no cluster"};
   const PAGE = 24;  // cards at a time
   const LEGEND = 24;  // entries at most
   const dark = matchMedia("(prefers-color-scheme: dark)");
@@ -40,7 +40,7 @@
   // Colours -----------------------------------------------------------------------------------------------------------
 
   const hues = () => (dark.matches ? DARK : LIGHT);
-  // The map's palette: not matching the filter, held out, in no cluster, then the hues.
+  // The map's palette: not matching the filter, not trained on, in no cluster, then the hues.
   const palette = () => dark.matches
     ? ["#ffffff12", "#59636d", "#98a2ac", ...DARK] : ["#0000000d", "#cfd5da", "#8f99a3", ...LIGHT];
 
