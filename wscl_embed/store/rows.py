@@ -15,7 +15,7 @@ from wscl_embed.errors import InputError, WsclEmbedError
 
 HEAD = 4096  # bytes left free before the first vector; `wscl_embed.store.container` puts the HDF5 header there
 HASH_BYTES = 16
-BLOCK_BYTES = 1 << 20  # what is scaled at once: stays in the cache
+BLOCK_BYTES = 1 << 18  # what is scaled and written at once: stays in the cache
 READ_BYTES = 1 << 24
 SYNC_BYTES = 1 << 25  # so much is handed to the disk at once, while more is written
 UNIT = {"float32": 1e-6, "float16": 5e-4}  # a length this close to 1 is not scaled: only the last bits would change
@@ -179,7 +179,8 @@ def _close(file: IO[bytes]) -> None:
 def _lengths(rows: NDArray[np.floating], ids: Sequence[str]) -> NDArray[np.float32]:
     """(b,) Euclidean lengths."""
     single = rows.astype(np.float32, copy=False)
-    squares = np.einsum("ij,ij->i", single, single)
+    with np.errstate(over="ignore", invalid="ignore"):  # looked at below
+        squares = np.vecdot(single, single) if hasattr(np, "vecdot") else np.einsum("ij,ij->i", single, single)
     lengths: NDArray[np.float32] = np.sqrt(squares)
     odd = np.flatnonzero(~np.isfinite(squares) | (squares < 1e-30))  # perhaps outside float32's squares only
     if len(odd):
