@@ -325,7 +325,8 @@ def test_embed_evaluate_search_and_cluster_work_on_the_run(
     cli(monkeypatch, "search", run, "--image", image["image"]["path"], "-k", 3, "--json")
     results = json.loads(capsys.readouterr().out)
     assert len(results) == 3
-    assert results[0] == {"id": image["id"], "score": pytest.approx(1, abs=1e-4)}
+    metadata = {"label": image["label"]}
+    assert results[0] == {"id": image["id"], "score": pytest.approx(1, abs=1e-4), "metadata": metadata}
 
     parquet = tmp_path / "clusters.parquet"
     cli(monkeypatch, "cluster", "--data", emoji_folder, "--adapter", TAGS, "--split", "train", "--output", parquet)

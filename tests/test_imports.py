@@ -29,7 +29,16 @@ HEAVY = {
     "torchvision",
     "transformers",
 }
-COMMANDS = ["--help", "--version", "adapters --help", "fit --help", "demo --help", "search --help", "adapters"]
+COMMANDS = [
+    "--help",
+    "--version",
+    "adapters --help",
+    "fit --help",
+    "demo --help",
+    "search --help",
+    "index --help",
+    "adapters",
+]
 ADAPTER_SIDE = {
     "wscl_embed",
     *(

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from wscl_embed.evaluation import evaluate_retrieval
     from wscl_embed.loss import cl_infonce
     from wscl_embed.pipeline import cluster, embed, evaluate, fit
+    from wscl_embed.searching import Searcher
     from wscl_embed.store import EmbeddingStore
 
 __version__ = "0.1.0"
@@ -28,6 +29,7 @@ _HOME = {
     "option": "adapter",
     "Clusters": "clusters",
     "EmbeddingStore": "store",
+    "Searcher": "searching",
     "cl_infonce": "loss",
     "cluster": "pipeline",
     "embed": "pipeline",
@@ -42,6 +44,7 @@ __all__ = [
     "Adapter",
     "Clusters",
     "EmbeddingStore",
+    "Searcher",
     "cl_infonce",
     "cluster",
     "embed",

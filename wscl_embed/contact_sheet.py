@@ -57,7 +57,7 @@ def write_contact_sheet(
     for text, left in zip(
         ("query", "nearest before (frozen)", "nearest after (tuned)"), (MARGIN, *columns), strict=True
     ):
-        draw.text((left, HEADER - 28), text, fill=INK, font=_font(16))
+        draw.text((left, HEADER - 28), text, fill=INK, font=font(16))
     for number, query in enumerate(queries):
         top = HEADER + number * (CELL + 2 * GAP)
         sheet.paste(_thumbnail(dataset, query), (MARGIN, top))
@@ -65,7 +65,7 @@ def write_contact_sheet(
             for place, row in enumerate(_nearest(vectors, query, n_neighbours)):
                 _paste(sheet, draw, dataset, row, left + place * (CELL + GAP), top, labels[row] == labels[query])
     note = "Queries drawn at random, label after label. Green frame: same label as the query."
-    draw.text((MARGIN, height - MARGIN - 8), note, fill=FAINT, font=_font(13))
+    draw.text((MARGIN, height - MARGIN - 8), note, fill=FAINT, font=font(13))
     with atomic_path(Path(path)) as temporary:
         sheet.save(temporary, format="PNG", optimize=True)
 
@@ -102,7 +102,7 @@ def _thumbnail(dataset: datasets.Dataset, row: int) -> Image.Image:
     return ImageOps.pad(image, (CELL, CELL), method=Image.Resampling.LANCZOS, color="white")
 
 
-def _font(size: int) -> Any:
+def font(size: int) -> Any:
     from PIL import ImageFont
 
     return ImageFont.load_default(size)

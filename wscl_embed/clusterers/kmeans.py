@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import math
 import warnings
 from typing import Any
@@ -13,6 +12,7 @@ from scipy import sparse
 
 from wscl_embed.clusterers.collapse import COLLAPSE_BYTES, Features, collapse_rows, collapsed_bytes
 from wscl_embed.clusterers.contract import Clustering
+from wscl_embed.extras import import_faiss
 from wscl_embed.progress import console
 
 LARGE_ROWS = 20_000  # distinct rows from which Lloyd's algorithm of scikit-learn gives way
@@ -57,16 +57,6 @@ def cluster_kmeans(features: Features, n_clusters: int, seed: int) -> Clustering
         return Clustering(_mini_batches(rows, weights, k, seed)[inverse])
     _say("faiss", features, rows, k, faiss_bytes(rows, k))
     return Clustering(_faiss(faiss, rows, weights, k, seed)[inverse])
-
-
-def import_faiss() -> Any:
-    """The module faiss, or None where the extra is not installed."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)  # of its SWIG wrapper, from Python 3.12
-            return importlib.import_module("faiss")
-    except ModuleNotFoundError:
-        return None
 
 
 def training_bytes(rows: Features, k: int) -> int:

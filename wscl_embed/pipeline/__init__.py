@@ -4,6 +4,17 @@ from wscl_embed.pipeline.clustering import ClusterResult, cluster, run_cluster
 from wscl_embed.pipeline.embedding import embed
 from wscl_embed.pipeline.evaluating import evaluate
 from wscl_embed.pipeline.fitting import FitResult, fit, run_fit
-from wscl_embed.pipeline.retrieval import search
+from wscl_embed.pipeline.searching import index, search
 
-__all__ = ["ClusterResult", "FitResult", "cluster", "embed", "evaluate", "fit", "run_cluster", "run_fit", "search"]
+__all__ = [
+    "ClusterResult",
+    "FitResult",
+    "cluster",
+    "embed",
+    "evaluate",
+    "fit",
+    "index",
+    "run_cluster",
+    "run_fit",
+    "search",
+]

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from wscl_embed.errors import InputError
 from wscl_embed.store.container import FORMAT, FORMAT_VERSION, StoreWriter, create
+from wscl_embed.store.exact import CHUNK_ROWS, nearest
 from wscl_embed.store.rows import HASH_BYTES
 from wscl_embed.store.safety import check_safe
 
@@ -131,7 +132,7 @@ class EmbeddingStore:
             key: value.item() if isinstance(value, np.generic) else value for key, value in self._file.attrs.items()
         }
 
-    def search(self, query: NDArray[np.floating], k: int, *, chunk: int = 65_536) -> list[tuple[str, float]]:
+    def search(self, query: NDArray[np.floating], k: int, *, chunk: int = CHUNK_ROWS) -> list[tuple[str, float]]:
         """The k nearest (id, cosine), exactly, for one (D,) query.
 
         Raises:
@@ -142,12 +143,9 @@ class EmbeddingStore:
                 f"{self.path} holds embeddings of {self.embeddings.shape[1]} dimensions, not {query.shape}."
             )
         unit = query.astype(np.float32) / max(float(np.linalg.norm(query)), 1e-12)
-        scores = np.concatenate(
-            [self.embeddings[start : start + chunk].astype(np.float32) @ unit for start in range(0, len(self), chunk)]
-        )
-        best = np.argsort(-scores, kind="stable")[:k]
+        scores, rows = nearest(unit[None], self.embeddings, k, chunk_rows=chunk)
         ids = self.ids
-        return [(ids[row], float(scores[row])) for row in best]
+        return [(ids[row], float(score)) for score, row in zip(scores[0], rows[0], strict=True)]
 
     @staticmethod
     def create(
