@@ -211,7 +211,7 @@ def test_a_killed_run_resumes_to_the_same_embeddings(
 def test_dropped_noise_is_not_trained_on_but_embedded_and_kept_over_a_resume(
     few: datasets.Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    adapter = "hashtags:clusterer=hdbscan,min_cluster_size=2,min_df=1,noise=drop"
+    adapter = "hashtags:clusterer=hdbscan,min_cluster_size=2,min_df=1,n_components=8,noise=drop"
     tune = stages.tune
     seen: list[stages.Material] = []
 
