@@ -242,9 +242,7 @@ def test_overlap_pays_little_attention_to_tags_that_say_little() -> None:
     assert weights[~same].max() < 0.1 < weights[same].mean()
 
 
-@pytest.mark.parametrize(
-    "option", ["n_clusters=5", "clusterer=hdbscan", "min_cluster_size=3", "n_components=8", "strengths=true"]
-)
+@pytest.mark.parametrize("option", ["n_clusters=5", "clusterer=hdbscan", "min_cluster_size=3", "n_components=8"])
 def test_what_overlap_has_no_use_for_is_refused(option: str) -> None:
     with pytest.raises(InputError, match=rf"hashtags: {option.partition('=')[0]} applies only with mode=cluster"):
         make_adapter(f"hashtags:mode=overlap,{option}")

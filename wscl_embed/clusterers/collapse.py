@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from itertools import pairwise
 from typing import TypeAlias
 
 import numpy as np
@@ -12,6 +13,7 @@ from scipy import sparse
 Features: TypeAlias = "NDArray[np.floating] | sparse.csr_array"
 
 
+BLOCK = 2**18  # bytes of rows looked at together
 COLLAPSE_BYTES = 140  # a row, while `collapse_rows` runs
 
 
@@ -20,19 +22,34 @@ def collapse_rows(features: Features) -> tuple[Features, NDArray[np.int64], NDAr
     import pandas as pd
 
     # Digests of 16 bytes stand for the rows, so that 200,000 wide rows are not held twice.
-    if sparse.issparse(features):
-        matrix = sparse.csr_array(features, copy=True)
-        matrix.sum_duplicates()
-        matrix.eliminate_zeros()
-        bounds = zip(matrix.indptr[:-1], matrix.indptr[1:], strict=True)
-        keys = [_digest(matrix.indices[a:b].tobytes() + matrix.data[a:b].tobytes()) for a, b in bounds]
-    else:
-        keys = [_digest((row + 0).tobytes()) for row in features]  # + 0 makes -0.0 and 0.0 the same bytes
-    codes, _ = pd.factorize(np.array(keys, dtype=object))
+    keys = sparse_digests(features) if sparse.issparse(features) else dense_digests(np.asarray(features))
+    codes, distinct = pd.factorize(np.array(keys, dtype=object))  # in order of appearance
     inverse = codes.astype(np.int64)
-    _, first, counts = np.unique(inverse, return_index=True, return_counts=True)
+    first = np.empty(len(distinct), dtype=np.int64)
+    first[inverse[::-1]] = np.arange(len(inverse))[::-1]
     rows = features if len(first) == features.shape[0] else features[first]
-    return rows, inverse, counts.astype(np.int64)
+    return rows, inverse, np.bincount(inverse, minlength=len(first)).astype(np.int64)
+
+
+def dense_digests(features: NDArray[np.floating]) -> list[bytes]:
+    """n digests, the same where the rows of ``features`` (n, F) are."""
+    width, digests = features.shape[1] * features.dtype.itemsize, []
+    step = max(1, BLOCK // max(1, width))
+    for start in range(0, len(features), step):
+        block = features[start : start + step] + 0  # makes -0.0 and 0.0 the same bytes
+        data = block.tobytes()
+        digests += [_digest(data[i * width : (i + 1) * width]) for i in range(len(block))]
+    return digests
+
+
+def sparse_digests(features: sparse.csr_array) -> list[bytes]:
+    """n digests, the same where the rows of ``features`` (n, F) are."""
+    matrix = sparse.csr_array(features, copy=True)
+    matrix.sum_duplicates()
+    matrix.eliminate_zeros()
+    indices, values, ends = matrix.indices.tobytes(), matrix.data.tobytes(), matrix.indptr.tolist()
+    i, v = matrix.indices.itemsize, matrix.data.itemsize
+    return [_digest(indices[a * i : b * i] + values[a * v : b * v]) for a, b in pairwise(ends)]
 
 
 def row_bytes(features: Features) -> int:
