@@ -13,6 +13,7 @@ from wscl_embed.evaluation.neighbours import chunk_size, nearest, unit_rows
 NEIGHBOURS = 20
 TEMPERATURE = 0.07
 PROBE_ROWS = 20_000
+SMALL = 10**9  # multiplications a step, under which threads only wait for each other: two took ten times the CPU of one
 PROBE_C = 0.01  # of 1e-4 .. 0.1 the best on the validation split of product photos (benchmarks/LOG.md)
 
 
@@ -74,14 +75,17 @@ def linear_probe(
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import Normalizer, StandardScaler
+    from threadpoolctl import threadpool_limits
 
     if len(bank) > PROBE_ROWS:
         drawn = np.sort(np.random.default_rng(0).choice(len(bank), PROBE_ROWS, replace=False))
         bank, bank_labels = bank[drawn], bank_labels[drawn]
-    if len(np.unique(bank_labels)) == 1:
+    n_labels = len(np.unique(bank_labels))
+    if n_labels == 1:
         return np.asarray(labels == bank_labels[0], dtype=np.float64)
     model = make_pipeline(Normalizer(), StandardScaler(), LogisticRegression(C=PROBE_C, tol=1e-3, max_iter=300))
-    with warnings.catch_warnings():
+    threads = 1 if bank.size * n_labels < SMALL else None
+    with threadpool_limits(threads), warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # a few more steps change no prediction worth the time
         model.fit(bank, bank_labels)
     return np.asarray(model.predict(queries) == labels, dtype=np.float64)
