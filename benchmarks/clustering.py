@@ -23,6 +23,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -154,8 +155,8 @@ def turns(ways: dict[str, Way], problem: Problem, rounds: int) -> dict[str, Outc
     outcomes: dict[str, list[Outcome]] = {name: [] for name in ways}
     for _ in range(rounds):
         for name, way in ways.items():
-            with multiprocessing.get_context("spawn").Pool(1) as pool:
-                outcomes[name].append(pool.apply(run, (way, problem)))
+            with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+                outcomes[name].append(pool.submit(run, way, problem).result())
     for name, made in outcomes.items():
         assert all((one.labels == made[0].labels).all() for one in made), f"{name} is not repeatable"
     middle = statistics.median
