@@ -17,8 +17,8 @@ from wscl_embed.progress import console
 
 LARGE_ROWS = 20_000  # distinct rows from which Lloyd's algorithm of scikit-learn gives way
 MINI_BATCH = 4_096
-# From k-means++ centres 10 iterations end within half a percent of where 40 do, below MiniBatchKMeans' inertia; from
-# random centres faiss does not get there (benchmarks/RESULTS.md, benchmarks/LOG.md).
+# From k-means++ centres 10 iterations suffice; from random ones faiss ends far above MiniBatchKMeans' inertia
+# (benchmarks/LOG.md).
 FAISS_ITERATIONS = 10
 ROWS_PER_CENTRE = 256  # more are drawn from: the centres' error adds 1/256 to the inertia
 ROWS_AT_ONCE = 8_192
@@ -72,8 +72,8 @@ def faiss_bytes(rows: Features, k: int) -> int:
 
 
 def start_rows(k: int) -> int:
-    """How many rows the first centres are drawn from. A third of that can end above MiniBatchKMeans' inertia,
-    however long it iterates (benchmarks/LOG.md)."""
+    """How many rows the first centres are drawn from. A third of that ended above MiniBatchKMeans' inertia
+    (benchmarks/LOG.md)."""
     return max(3 * MINI_BATCH, 10 * k)
 
 
