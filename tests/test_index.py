@@ -195,3 +195,9 @@ def test_half_precision_rows(tmp_path: Path) -> None:
     assert path.with_suffix(".faiss").is_file()
     with Searcher(path) as opened, pytest.raises(InputError, match="has no image 'image 400'"):
         opened.by_id("image 400")
+
+
+def test_beside_a_library_that_wraps_faiss(tmp_path: Path) -> None:
+    """pytorch-metric-learning imports this module, which replaces the indexes' methods for the whole process."""
+    pytest.importorskip("faiss.contrib.torch_utils", reason="this faiss has no wrappers for torch")
+    assert index(write(tmp_path / "rows.h5", clustered(400)), kind="hnsw").reached

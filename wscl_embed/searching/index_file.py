@@ -80,7 +80,9 @@ class VectorIndex:
             parameters = faiss.SearchParametersHNSW(efSearch=max(chosen, k))
         else:
             parameters = faiss.SearchParametersIVF(nprobe=chosen)
-        scores, rows = self.index.search(np.ascontiguousarray(queries, dtype=np.float32), k, params=parameters)
+        # faiss.contrib.torch_utils, which other libraries import, puts a search without params before faiss's own.
+        search = getattr(self.index, "search_numpy", self.index.search)
+        scores, rows = search(np.ascontiguousarray(queries, dtype=np.float32), k, params=parameters)
         return scores, rows
 
     def save(self, store: EmbeddingStore, recall: dict[str, float]) -> Path:
