@@ -90,6 +90,22 @@ def lite0() -> Encoder:
 
 
 @pytest.fixture(scope="session")
+def two_tower(emoji: datasets.Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model folder with an image and a text tower, aligned on the training emoji and their names."""
+    from tests.two_tower import build_two_tower
+    from wscl_embed.dataset import split_rows
+    from wscl_embed.encoder_sources import load_encoder
+    from wscl_embed.features import encode_images
+
+    train = emoji.select(split_rows(emoji, "train"))
+    lite0 = load_encoder("efficientnet-lite0", image_size=IMAGE_SIZE, device="cpu")
+    features = encode_images(lite0, train, workers=0).values[:, 0]
+    folder = tmp_path_factory.mktemp("two-tower")
+    build_two_tower(folder, [names[0] for names in train["captions"]], features, image_size=IMAGE_SIZE)
+    return folder
+
+
+@pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
     """The system's Chromium without a window, driven by playwright."""
     names = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")

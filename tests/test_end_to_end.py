@@ -40,6 +40,7 @@ QUICK: dict[str, Any] = {
     "batch_size": 64,
     "workers": 0,
     "device": "cpu",
+    "wise_ft": "1",
 }
 FULL: dict[str, Any] = {**QUICK, "tune": "full", "unlocked_groups": 2, "batch_size": 16, "epochs": 2}
 SCORED: dict[str, Any] = {"label_column": "label", "eval_split": "val+test"}

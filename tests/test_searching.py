@@ -12,16 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-import torch
 
 from tests.conftest import IMAGE_SIZE
-from tests.two_tower import build_two_tower
 from wscl_embed import EmbeddingStore, Searcher, fit
 from wscl_embed.cli import main
 from wscl_embed.dataset import image_source, load_dataset, split_rows
-from wscl_embed.encoder_sources import load_encoder
 from wscl_embed.errors import InputError
-from wscl_embed.features import encode_images
 from wscl_embed.images import decode_image
 from wscl_embed.pipeline import embed, search
 from wscl_embed.searching.columns import ImageColumns
@@ -36,25 +32,14 @@ QUICK: dict[str, Any] = {"epochs": 1, "cached_views": 1, "batch_size": 64, "work
 FACES = "label == 'smileys-emotion'"
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")
-def run(emoji_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def run(emoji_folder: Path, two_tower: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run whose model has two aligned towers, over the 240 emoji."""
-    dataset = load_dataset(emoji_folder)
-    train = dataset.select(split_rows(dataset, "train"))
-    lite0 = load_encoder("efficientnet-lite0", image_size=IMAGE_SIZE, device="cpu")
-    features = encode_images(lite0, train, workers=0).values[:, 0]
-    folder = tmp_path_factory.mktemp("two-tower")
-    build_two_tower(folder, [names[0] for names in train["captions"]], features, image_size=IMAGE_SIZE)
     output = tmp_path_factory.mktemp("runs") / "run"
-    return fit(emoji_folder, "none", output, model=str(folder), label_column="label", **QUICK).run.folder
+    return fit(emoji_folder, "none", output, model=str(two_tower), label_column="label", **QUICK).run.folder
 
 
 @pytest.fixture

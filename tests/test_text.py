@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,15 +9,11 @@ import numpy as np
 import pytest
 import torch
 
-from tests.conftest import IMAGE_SIZE
-from tests.two_tower import build_two_tower
 from wscl_embed import EmbeddingStore, evaluate, fit
-from wscl_embed.dataset import split_rows
 from wscl_embed.encoder import Encoder
 from wscl_embed.encoder_sources import load_encoder
 from wscl_embed.errors import InputError
 from wscl_embed.evaluation.cross_modal import TEXT_TO_IMAGE
-from wscl_embed.features import encode_images
 from wscl_embed.pipeline import FitResult
 from wscl_embed.stages.inputs import captions_of, distinct_captions
 
@@ -32,23 +27,7 @@ QUICK: dict[str, Any] = {"epochs": 3, "cached_views": 1, "batch_size": 64, "work
 SCORED: dict[str, Any] = {"label_column": "label", "caption_column": "captions", "eval_split": "val+test"}
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
-@pytest.fixture(scope="module")
-def two_tower(emoji: datasets.Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Aligned on the training emoji and their names."""
-    train = emoji.select(split_rows(emoji, "train"))
-    lite0 = load_encoder("efficientnet-lite0", image_size=IMAGE_SIZE, device="cpu")
-    features = encode_images(lite0, train, workers=0).values[:, 0]
-    folder = tmp_path_factory.mktemp("two-tower")
-    build_two_tower(folder, [names[0] for names in train["captions"]], features, image_size=IMAGE_SIZE)
-    return folder
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")
@@ -63,6 +42,24 @@ def test_a_caption_finds_its_image_and_the_table_says_how_tuning_changed_that(ru
     for name in (*TEXT_TO_IMAGE, "image_to_text_recall@1", "recall@1", "map@r"):
         assert metrics["change"][name]["mean"] == pytest.approx(metrics["after"][name] - metrics["before"][name])
     assert any(metrics["change"][name]["mean"] != 0 for name in TEXT_TO_IMAGE)
+
+
+def test_text_to_image_recall_is_among_what_chooses_the_mixture(
+    two_tower: Path, emoji: datasets.Dataset, tmp_path: Path
+) -> None:
+    """Chosen on val, before and after on test; without labels by text alone."""
+    for labels in ({"label_column": "label"}, {}):
+        options = {**QUICK, **labels, "caption_column": "captions", "wise_ft": "auto"}
+        metrics = fit(emoji, TAGS, tmp_path / f"run{len(labels)}", model=str(two_tower), **options).metrics
+        guard = metrics["guard"]
+        guarded = ["recall@1", "map@r", TEXT_TO_IMAGE[-1]] if labels else [TEXT_TO_IMAGE[-1]]
+        assert list(guard["sweep"][0]["change"]) == guarded
+        assert guard["images"] == sum(split == "val" for split in emoji["split"])
+        chosen = next(one for one in guard["sweep"] if one["alpha"] == guard["alpha"])
+        assert chosen["text_to_image_recall@10"] >= guard["sweep"][0]["text_to_image_recall@10"] - 0.005
+        assert {"text_to_image_recall@1", "text_to_image_recall@10"} <= metrics["before"].keys() & metrics[
+            "after"
+        ].keys()
 
 
 def test_the_text_tower_is_kept_and_plain_open_clip_searches_by_text(

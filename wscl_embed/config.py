@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from wscl_embed.errors import InputError, nearest
 
@@ -72,12 +72,30 @@ class FitConfig(BaseModel):
         0, ge=0, description="epochs without these clusters before the first of them; for an untrained encoder"
     )
 
+    wise_ft: str | None = Field(
+        None,
+        description="share of the tuned weights in the mixture with the frozen ones that is written, 0 to 1; auto: "
+        "chosen on validation images [auto where there are 100 of them with labels or captions, else 0.3]",
+    )
+
     dtype: Literal["float32", "float16"] = Field("float32", description="of the embeddings in the HDF5 file")
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1, ...")
     workers: int | None = Field(None, ge=0, description="processes that decode images [cores - 1, at most 8]")
     cache_dir: str | None = Field(None, description="cache of features, of images and texts [~/.cache/wscl-embed]")
     tensorboard: bool = Field(False, description="write TensorBoard logs into the run directory")
     seed: int = Field(0, ge=0, description="of clustering, sampling, augmentation and initialisation")
+
+    @field_validator("wise_ft", mode="before")
+    @classmethod
+    def _is_alpha(cls, value: object) -> object:
+        if value is None or value == "auto":
+            return value
+        try:
+            if 0 <= float(str(value)) <= 1:
+                return str(value)
+        except ValueError:
+            pass
+        raise ValueError("give auto, or a number from 0 (the frozen encoder) to 1 (the tuned one)")
 
     @model_validator(mode="after")
     def _fits_mode(self) -> FitConfig:
@@ -88,6 +106,11 @@ class FitConfig(BaseModel):
         if self.recluster_warmup and self.recluster_every is None:
             raise ValueError("--recluster-warmup: give --recluster-every as well")
         return self
+
+    @property
+    def alpha(self) -> float | None:
+        """The number ``wise_ft`` is; None where it is to be chosen."""
+        return None if self.wise_ft in (None, "auto") else float(self.wise_ft)
 
     @property
     def scored(self) -> bool:

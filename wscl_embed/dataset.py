@@ -128,6 +128,16 @@ def assign_splits(dataset: datasets.Dataset, *, holdout: float = 0.2, seed: int 
     return dataset.add_column("split", splits)
 
 
+def hold_out(dataset: datasets.Dataset, split: str, share: float, *, seed: int = 0) -> datasets.Dataset:
+    """``dataset`` with ``share`` of its rows of ``train`` in ``split``, chosen as in `assign_splits`."""
+    splits = [
+        split if name == "train" and unit_hash(f"{split}:{seed}:{row_id}") < share else name
+        for row_id, name in zip(dataset["id"], dataset["split"], strict=True)
+    ]
+    with quiet():
+        return dataset.remove_columns("split").add_column("split", splits)
+
+
 def unit_hash(text: str) -> float:
     """A number in [0, 1) that depends on nothing but ``text``."""
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:6], "big") / 2**48

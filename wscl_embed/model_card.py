@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from wscl_embed.files import write_text
+from wscl_embed.guard import describe
 
 if TYPE_CHECKING:
     from wscl_embed.clusters import Clusters
@@ -95,6 +96,7 @@ def header(encoder: Encoder, metrics: Mapping[str, Any]) -> str:
 
 def scores(metrics: Mapping[str, Any]) -> str:
     """The table before and after; a sentence where nothing was scored."""
+    written = describe(metrics["guard"]) + "." if "guard" in metrics else ""
     if "before" not in metrics:
         return "Nothing was scored: neither labels nor texts were held out.\n"
     lines = []
@@ -104,6 +106,7 @@ def scores(metrics: Mapping[str, Any]) -> str:
         lines.append(f"| {name} | {before:.3f} | {metrics['after'][name]:.3f} | {interval} |\n")
     by = f" by `{metrics['label_column']}`" if metrics.get("label_column") else ""
     return (
+        f"{written[:1].upper()}{written[1:]}\n\n"
         f"Retrieval{by}, split `{metrics['split']}`. Verdict: {metrics['verdict']}.\n\n"
         f"| | before | after | change, 95 % interval |\n| --- | --- | --- | --- |\n{''.join(lines)}"
     )

@@ -28,13 +28,14 @@ def command(config_file: str | None, overwrite: bool, resume: bool, **options: A
 
     A dataset with a column `split` trains on the rows `train`.
     """
-    from wscl_embed.cli.tables import print_scores
+    from wscl_embed.cli.tables import print_guard, print_scores
     from wscl_embed.config import make_config
     from wscl_embed.pipeline import run_fit
 
     result = run_fit(make_config(given(options), config_file), overwrite=overwrite, resume=resume)
     if "before" in result.metrics:
         print_scores(result.metrics)
+        print_guard(result.metrics["guard"])
     else:
         click.echo("Neither --label-column nor --caption-column, so no before/after table.")
     click.echo(f"Wrote {result.run.folder}: embeddings.h5, model/, clusters.parquet, metrics.json")

@@ -7,7 +7,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from wscl_embed.metric_names import SHORT
+from wscl_embed.metric_names import ALL, SHORT
 
 
 def print_scores(
@@ -34,6 +34,24 @@ def print_scores(
         console.print(f"Images alone with their label, hence no queries: {metrics['n_skipped']}.")
     if "verdict" in metrics:
         console.print(f"Verdict: {VERDICTS[metrics['verdict']]}", soft_wrap=True)
+
+
+def print_guard(report: dict[str, Any]) -> None:
+    """The sweep over mixtures of frozen and tuned weights, if there was one, and what was settled on."""
+    from wscl_embed.guard import describe
+
+    console = Console(highlight=False)
+    if "sweep" in report:
+        table = Table(box=None, pad_edge=False, title="On the validation images, by share of the tuned weights:")
+        table.title_justify = "left"
+        table.add_column("")
+        for one in report["sweep"]:
+            table.add_column(f"{one['alpha']:g}", justify="right")
+        for key in report["sweep"][0]["change"]:
+            table.add_row(ALL[key], *(f"{one[key]:.3f}".removeprefix("0") for one in report["sweep"]))
+        console.print(table)
+    line = describe(report)
+    console.print(f"{line[0].upper()}{line[1:]} (--wise-ft).", soft_wrap=True)
 
 
 def _heading(metrics: dict[str, Any]) -> str:

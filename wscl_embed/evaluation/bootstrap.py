@@ -11,7 +11,9 @@ from numpy.typing import NDArray
 
 DECISIVE = ("recall@1", "map@r")
 DECISIVE_BY_TEXT = ("text_to_image_recall@10",)  # of 1, 5 and 10 the one that varies least
+RESAMPLES = 1000
 BLOCK = 2**22  # draws at a time
+PerQuery = Mapping[str, NDArray[np.float64]]
 VERDICTS = {
     "better": "better: the tuned embedding retrieves better than the frozen one.",
     "no difference": "no difference: the change is within what chance would give on this many queries.",
@@ -34,13 +36,7 @@ class Change:
         return int(self.low > 0) - int(self.high < 0)
 
 
-def compare(
-    before: Mapping[str, NDArray[np.float64]],
-    after: Mapping[str, NDArray[np.float64]],
-    *,
-    resamples: int = 1000,
-    seed: int = 0,
-) -> dict[str, Change]:
+def compare(before: PerQuery, after: PerQuery) -> dict[str, Change]:
     """Metric name -> `Change`, from paired bootstrap resamples of the queries (Efron and Tibshirani, 1993).
 
     Args:
@@ -50,27 +46,39 @@ def compare(
     >>> compare({"recall@1": np.array([0.0, 1.0])}, {"recall@1": np.array([0.0, 1.0])})["recall@1"]
     Change(mean=0.0, low=0.0, high=0.0)
     """
-    groups: dict[int, list[str]] = defaultdict(list)  # metrics over equally many queries are resampled together
+    resampled = resample_changes(before, after)
+    return {name: change_of(after[name] - before[name], means) for name, means in resampled.items()}
+
+
+def change_of(difference: NDArray[np.float64], resampled: NDArray[np.float64]) -> Change:
+    """The change whose differences query by query, and whose means over resamples of the queries, are given."""
+    low, high = np.quantile(resampled, [0.025, 0.975])
+    return Change(float(difference.mean()), float(low), float(high))
+
+
+def resample_changes(before: PerQuery, after: PerQuery) -> dict[str, NDArray[np.float64]]:
+    """Metric name -> (`RESAMPLES`,) means of after - before over queries drawn with replacement.
+
+    Metrics over equally many queries are over the same ones, and are resampled together.
+    """
+    groups: dict[int, list[str]] = defaultdict(list)
     for name, values in before.items():
         groups[len(values)].append(name)
-    found = {}
+    found: dict[str, NDArray[np.float64]] = {}
     for names in groups.values():
-        difference = np.stack([after[name] - before[name] for name in names], axis=1)  # (q, m)
-        low, high = np.quantile(_resampled_means(difference, resamples, seed), [0.025, 0.975], axis=0)
-        for column, name in enumerate(names):
-            mean = float(difference[:, column].mean())
-            found[name] = Change(mean, float(low[column]), float(high[column]))
+        means = _resampled_means(np.stack([after[name] - before[name] for name in names], axis=1))
+        found |= {name: means[:, column] for column, name in enumerate(names)}
     return {name: found[name] for name in before}
 
 
-def _resampled_means(values: NDArray[np.float64], resamples: int, seed: int) -> NDArray[np.float64]:
-    """(resamples, m) means of (q, m) values over q rows drawn with replacement."""
-    rng = np.random.default_rng(seed)
+def _resampled_means(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(`RESAMPLES`, m) means of (q, m) values over q rows drawn with replacement."""
+    rng = np.random.default_rng(0)
     n = len(values)
-    means = np.empty((resamples, values.shape[1]))
+    means = np.empty((RESAMPLES, values.shape[1]))
     step = max(1, BLOCK // n)
-    for start in range(0, resamples, step):
-        draws = rng.integers(n, size=(min(step, resamples - start), n))
+    for start in range(0, RESAMPLES, step):
+        draws = rng.integers(n, size=(min(step, RESAMPLES - start), n))
         for row, draw in enumerate(draws, start):
             means[row] = np.bincount(draw, minlength=n) @ values / n  # how often each row was drawn
     return means

@@ -33,7 +33,7 @@ class FitResult:
     ``clusters`` `Clusters` of the images trained on
     ``dataset``  the n images that decode, all splits
     ``before``   (n, D) outputs of the frozen encoder for them, not normalised
-    ``after``    (n, D) outputs of the tuned encoder, not normalised
+    ``after``    (n, D) outputs of the encoder that is written, not normalised
     ``held_out`` the rows that were scored; empty without a column to score by
     ============ ==================================================================
     """
@@ -121,7 +121,7 @@ def _run_fit(
     made = [make_adapter(one) for one in adapters or config.adapter]
     stages.check_reclustering(made, config)
     with _timed(seconds, "load"):
-        dataset = stages.open_dataset(data, config)
+        dataset = stages.with_validation(stages.open_dataset(data, config), config)
         encoder = stages.open_encoder(config)
     with _timed(seconds, "features and clusters"):
         material = stages.prepare(dataset, encoder, made, config, known=run.clusters if resume else None)
@@ -130,12 +130,15 @@ def _run_fit(
     with _timed(seconds, "training"):
         tuned = stages.tune(encoder, material, made, config, run)
     material = material.with_clusters(tuned.clusters, config)
+    with _timed(seconds, "mixing"):
+        outputs, guard = stages.guard(tuned.mixture, encoder, material, config)
     with _timed(seconds, "writing"):
-        on_first(lambda: stages.write_results(encoder, material, tuned.outputs, config, run))
+        on_first(lambda: stages.write_results(encoder, material, outputs, config, run))
     with _timed(seconds, "scoring"):
-        scores = on_first(lambda: stages.score(encoder, material, tuned.outputs, held_out, config))
+        scores = on_first(lambda: stages.score(encoder, material, outputs, held_out, config))
     metrics = {
         **scores,
+        "guard": guard,
         "clusters": material.summary,
         "images": len(material.dataset),
         "quarantined": len(material.quarantine),
@@ -145,8 +148,8 @@ def _run_fit(
     on_first(lambda: stages.write_card(encoder, material, metrics, config, run))
     on_first(lambda: run.write_metrics(metrics))
     with _timed({}, "report"):
-        on_first(lambda: stages.write_report(run, material, tuned.outputs, metrics, config))
-    return FitResult(run, metrics, material.clusters, material.dataset, material.frozen, tuned.outputs, held_out)
+        on_first(lambda: stages.write_report(run, material, outputs, metrics, config))
+    return FitResult(run, metrics, material.clusters, material.dataset, material.frozen, outputs, held_out)
 
 
 @contextmanager

@@ -32,6 +32,7 @@ def render(*, script: str, data: dict[str, Any], **facts: Any) -> str:
     from markupsafe import Markup
 
     from wscl_embed.evaluation import VERDICTS
+    from wscl_embed.guard import describe
 
     environment = Environment(loader=FileSystemLoader(TEMPLATE), autoescape=True, undefined=StrictUndefined)
     environment.trim_blocks = environment.lstrip_blocks = True
@@ -47,6 +48,7 @@ def render(*, script: str, data: dict[str, Any], **facts: Any) -> str:
         headlines=[row for row in scores if row["key"] in HEADLINES]
         or [row for row in scores if row["key"] in HEADLINES_BY_TEXT],
         verdict=VERDICTS.get(facts["metrics"].get("verdict", "")),
+        written=describe(facts["metrics"]["guard"]) if "guard" in facts["metrics"] else "",
         mark=MARKS.get(facts["metrics"].get("verdict", "")),
         **facts,
     )

@@ -1,6 +1,7 @@
 """The stages `wscl_embed.pipeline` strings together, each a function of what the one before made."""
 
 from wscl_embed.stages.clustering import assign, assign_parts, check_weights, measure_parts, named
+from wscl_embed.stages.guarding import guard
 from wscl_embed.stages.inputs import check_column, check_images, open_dataset, open_encoder, open_split, read_labels
 from wscl_embed.stages.material import Material, frozen_features, prepare, with_features
 from wscl_embed.stages.reporting import write_report
@@ -8,6 +9,7 @@ from wscl_embed.stages.results import begin, store_attributes, write_card, write
 from wscl_embed.stages.rounds import check_reclustering
 from wscl_embed.stages.scoring import compare_embeddings, evaluation_set, held_out_rows, score
 from wscl_embed.stages.tuning import Tuned, tune
+from wscl_embed.stages.validation import with_validation
 
 __all__ = [
     "Material",
@@ -22,6 +24,7 @@ __all__ = [
     "compare_embeddings",
     "evaluation_set",
     "frozen_features",
+    "guard",
     "held_out_rows",
     "measure_parts",
     "named",
@@ -34,6 +37,7 @@ __all__ = [
     "store_attributes",
     "tune",
     "with_features",
+    "with_validation",
     "write_card",
     "write_report",
     "write_results",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -63,11 +64,16 @@ def check_column(dataset: datasets.Dataset, option: str, column: str | None) -> 
 def check_labels(dataset: datasets.Dataset, column: str, where: str) -> None:
     """Refuse images of which no two have the same label: nothing could be retrieved."""
     labels = dataset[column]
-    if max(Counter(str(label) for label in labels if label is not None).values(), default=0) < 2:
+    if most_common(labels) < 2:
         raise InputError(
             f"--label-column {column!r}: no label occurs twice among the {len(labels)} images of {where}, so nothing "
             "can be retrieved there. Name another column or --eval-split."
         )
+
+
+def most_common(labels: Iterable[object]) -> int:
+    """How many have the most frequent label; 0 where there are none."""
+    return max(Counter(str(label) for label in labels if label is not None).values(), default=0)
 
 
 def distinct_captions(dataset: datasets.Dataset, column: str) -> tuple[list[str], list[tuple[int, int]]]:

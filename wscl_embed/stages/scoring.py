@@ -58,7 +58,11 @@ def score(
     held_out: NDArray[np.int64],
     config: FitConfig,
 ) -> dict[str, Any]:
-    """The before/after part of ``metrics.json``; nothing without a column to score by."""
+    """The before/after part of ``metrics.json``; nothing without a column to score by.
+
+    Args:
+        tuned: (n, D) outputs of the encoder that is written.
+    """
     if not config.scored:
         return {}
     scored = evaluation_set(

@@ -14,6 +14,7 @@ from wscl_embed.clusters import Clusters
 from wscl_embed.config import FitConfig
 from wscl_embed.errors import InputError
 from wscl_embed.run import Run
+from wscl_embed.stages.guarding import HeadMixture, Mixture, TowerMixture, weights_of
 from wscl_embed.stages.material import Material, cache_dir
 from wscl_embed.stages.rounds import make_reclustering
 
@@ -28,21 +29,20 @@ class Tuned:
     """What training made.
 
     ============ =====================================================================
-    ``outputs``  (n, D) of the tuned encoder for all images, not normalised
+    ``mixture``  the encoder anywhere between the frozen and the tuned one
     ``clusters`` `Clusters` of all images of the training split, those of the last round
     ``history``  loss, learning rate, and what else was measured, a mapping an epoch
     ============ =====================================================================
     """
 
-    outputs: NDArray[np.floating]
+    mixture: Mixture
     clusters: Clusters
     history: list[dict[str, float]]
 
 
 def tune(encoder: Encoder, material: Material, adapters: Sequence[Adapter], config: FitConfig, run: Run) -> Tuned:
-    """Fine-tune ``encoder`` in place on the material's clusters, or on those its adapters make as it changes."""
+    """Fine-tune ``encoder`` on the material's clusters, or on those its adapters make as it changes."""
     from wscl_embed.checkpoint import Checkpoints
-    from wscl_embed.features import encode_images
     from wscl_embed.train import train_full, train_head
     from wscl_embed.training_log import TrainingLog
 
@@ -56,15 +56,13 @@ def tune(encoder: Encoder, material: Material, adapters: Sequence[Adapter], conf
         common["checkpoints"] = Checkpoints(run.checkpoints)
         if config.tune == "full":
             locked = config.unlocked_groups
+            frozen = weights_of(encoder)
             train_full(encoder, train, membership, unlocked_groups=locked, workers=config.workers, **common)
-            encoded = encode_images(encoder, material.dataset, workers=config.workers, what="writing embeddings")
-            outputs = encoded.values[:, 0]
+            mixture: Mixture = TowerMixture(encoder, material, frozen, config.workers)
         else:
             views = _cached_views(encoder, train, material.frozen[material.train], config)
-            weight = train_head(views, membership, device=encoder.device, **common)
-            encoder.fold(weight)
-            outputs = material.frozen @ weight.numpy().T
-        return Tuned(outputs, rounds.clusters if rounds else material.assigned, log.history)
+            mixture = HeadMixture(encoder, material, train_head(views, membership, device=encoder.device, **common))
+        return Tuned(mixture, rounds.clusters if rounds else material.assigned, log.history)
 
 
 def _train_options(config: FitConfig) -> Any:
