@@ -96,6 +96,8 @@ def describe(report: Mapping[str, Any]) -> str:
             "tuned weights gained more than its standard error without a loss"
         )
     chosen = "" if split is None else f", chosen on the {report['images']} images of the split {split}"
+    if alpha == 1:
+        return f"the weights written are the tuned ones{chosen}"
     return f"the weights written are {alpha:g} of the way from the frozen to the tuned ones{chosen}"
 
 
