@@ -12,18 +12,16 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
+from wscl_embed.cluster_file import FORMAT, FORMAT_VERSION, read_parts
 from wscl_embed.cluster_table import TABLE_COLUMNS, cluster_table, column_sizes, with_unique_names
 from wscl_embed.errors import InputError
-from wscl_embed.raw_labels import RawLabels, load_raw
+from wscl_embed.raw_labels import RawLabels
 
 if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
 
 __all__ = ["Clusters", "cluster_table"]
-
-FORMAT = "wscl-embed/clusters"
-FORMAT_VERSION = 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -260,30 +258,7 @@ class Clusters:
         """Read what `save` wrote.
 
         Raises:
-            InputError: a file that is not there, not Parquet, or not of this format and version.
+            InputError: a file that is not there, not Parquet, not of this format and version, or with parts that do not
+                fit.
         """
-        import pandas as pd
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
-        try:
-            # ParquetFile, not read_table: a folder named "seed=3" in the path must not become a column.
-            with pq.ParquetFile(path) as file:
-                table = file.read()
-        except FileNotFoundError as error:
-            raise InputError(f"{path}: there is no such file; `wscl-embed cluster` writes one.") from error
-        except (pa.ArrowInvalid, OSError) as error:
-            raise InputError(f"{path}: not a Parquet file that can be read ({error}).") from error
-        header = json.loads((table.schema.metadata or {}).get(b"wscl_embed", b"{}"))
-        if header.get("format") != FORMAT or header.get("format_version") != FORMAT_VERSION:
-            raise InputError(
-                f"{path}: not a clusters file of version {FORMAT_VERSION} "
-                f"(format {header.get('format')!r}, version {header.get('format_version')!r})."
-            )
-        members = table.column("clusters").combine_chunks()
-        weights = table.column("weights").combine_chunks()
-        shape = (len(table), len(header["table"]))
-        arrays = (weights.flatten().to_numpy(), members.flatten().to_numpy(), members.offsets.to_numpy())
-        frame = pd.DataFrame(header["table"], columns=TABLE_COLUMNS)
-        membership = sparse.csr_array(arrays, shape=shape)
-        return cls(table.column("id").to_pylist(), membership, frame, load_raw(table, header.get("noise", [])))
+        return cls(*read_parts(path))

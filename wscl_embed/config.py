@@ -161,16 +161,29 @@ def make_config(options: Mapping[str, Any], config_file: str | Path | None = Non
         raise InputError(place + message) from error
 
 
+class PlainLoader(yaml.SafeLoader):
+    """YAML without aliases, of which a few lines can stand for billions of values."""
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):
+            mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
+            raise yaml.constructor.ConstructorError(None, None, "aliases (*) are not read", mark)
+        return super().compose_node(parent, index)
+
+
 def read_config(path: str | Path) -> dict[str, Any]:
     """The options in a YAML file."""
     try:
-        loaded = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        loaded = yaml.load(Path(path).read_text(encoding="utf-8"), Loader=PlainLoader)
     except OSError as error:
         raise InputError(f"{path}: the config cannot be read ({error.strerror}).") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         mark = getattr(error, "problem_mark", None)
         line = f":{mark.line + 1}" if mark else ""
-        raise InputError(f"{path}{line}: the config does not parse ({getattr(error, 'problem', error)}).") from error
+        problem = " ".join(str(getattr(error, "problem", error)).split())
+        raise InputError(f"{path}{line}: the config does not parse ({problem}).") from error
+    except RecursionError as error:
+        raise InputError(f"{path}: the config does not parse (nested too deep).") from error
     if not (isinstance(loaded, dict) and all(isinstance(name, str) for name in loaded)):
         raise InputError(f"{path}: a config is a mapping of options to values.")
     return loaded

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     import datasets
 
 FILE_SUFFIXES = (".jsonl", ".csv", ".parquet", ".tar")
+MAX_ID = 1024
 HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 BRACES = re.compile(r"\{(\d+)\.\.(\d+)\}")
 
@@ -255,7 +256,11 @@ def id_text(value: Any, place: Callable[[int], str], row: int) -> str:
     """An id as a string."""
     if isinstance(value, bool) or not isinstance(value, (str, int)) or value == "":
         raise InputError(f"{place(row)}: the id is {value!r}; it must be a string or an integer.")
-    return str(value)
+    text = str(value)
+    if "\0" in text or len(text) > MAX_ID:  # HDF5 cannot hold the one, and gives every id the room of the longest
+        problem = "has a NUL character" if "\0" in text else f"has more than {MAX_ID:,} characters"
+        raise InputError(f"{place(row)}: the id {text[:40]!r} {problem}.")
+    return text
 
 
 def check_unique(ids: Sequence[str], place: Callable[[int], str]) -> None:

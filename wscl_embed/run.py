@@ -85,7 +85,10 @@ class Run:
         """
         if not self.metrics.is_file():
             raise InputError(f"{self.folder}: no metrics.json, so no finished run.")
-        metrics: dict[str, Any] = json.loads(self.metrics.read_text(encoding="utf-8"))
+        try:
+            metrics: dict[str, Any] = json.loads(self.metrics.read_text(encoding="utf-8"))
+        except (ValueError, RecursionError) as error:
+            raise InputError(f"{self.metrics}: does not parse ({error}); run fit again.") from error
         return metrics
 
 

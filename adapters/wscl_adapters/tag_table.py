@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 # A "#" that starts a keycap emoji is no hashtag.
 SEPARATORS = re.compile(r"[\s,;|，、；،؛]+|[#＃](?!\ufe0f?\u20e3)")
+MAX_TAGS = 1000  # of a record; a million on one would be in company with each other a million million times
 CHUNK = 65_536  # records held as Python objects at a time
 
 
@@ -74,7 +75,7 @@ def read_tags(column: pa.ChunkedArray) -> TagTable:
     """The table of a column with a list of tags or one string (``#Sun #Beach, summer``) a record.
 
     Each distinct spelling is normalised once (`wscl_embed.terms.normalise_term`), and one chunk of the records is held
-    as Python objects at a time.
+    as Python objects at a time. Of a record's tags the first `MAX_TAGS` count.
 
     Raises:
         InputError: values that are neither, with the type they are of.
@@ -88,7 +89,7 @@ def read_tags(column: pa.ChunkedArray) -> TagTable:
     position: dict[str, int] = {"": -1}
     rows, columns, start = [], [], 0
     for chunk in _chunks(column):
-        lengths, flat = _flat_tags(chunk)
+        lengths, flat = _first_tags(*_flat_tags(chunk))
         encoded = flat.dictionary_encode()
         for raw in encoded.dictionary.to_pylist():
             if raw not in codes_of:
@@ -121,6 +122,14 @@ def _chunks(column: pa.ChunkedArray) -> Iterator[pa.Array]:
     for chunk in column.chunks:
         for start in range(0, len(chunk), CHUNK):
             yield chunk.slice(start, CHUNK)
+
+
+def _first_tags(lengths: NDArray[np.int64], flat: pa.Array) -> tuple[NDArray[np.int64], pa.Array]:
+    """What `_flat_tags` gives, without the tags of a record after its first `MAX_TAGS`."""
+    if lengths.max(initial=0) <= MAX_TAGS:
+        return lengths, flat
+    place = np.arange(len(flat)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+    return np.minimum(lengths, MAX_TAGS), flat.take(np.flatnonzero(place < MAX_TAGS))
 
 
 def _flat_tags(chunk: pa.Array) -> tuple[NDArray[np.int64], pa.Array]:

@@ -11,6 +11,7 @@ import click
 
 from wscl_embed import __version__
 from wscl_embed.errors import WsclEmbedError
+from wscl_embed.progress import printable
 
 RANK = int(os.environ.get("RANK", "0"))
 WAIT = 3  # seconds
@@ -78,7 +79,8 @@ def main() -> None:
 
 
 def _fail(message: str, code: int) -> None:
-    click.echo(f"error on process {RANK}: {message}" if RANK else f"error: {message}", err=True)
+    place = f"error on process {RANK}" if RANK else "error"
+    click.echo(f"{place}: {printable(message)}", err=True)
     if RANK:
         time.sleep(WAIT)  # torchrun ends the others as soon as one has left: let the first say what it has to say
     sys.exit(code)

@@ -62,14 +62,15 @@ def _print_table(hits: list[Hit]) -> None:
     from rich.table import Table
     from rich.text import Text
 
+    from wscl_embed.progress import printable
     from wscl_embed.searching.columns import cell_text
 
     table = Table()
     for name in ("rank", "score"):
         table.add_column(name, justify="right", no_wrap=True)
     for name in ("id", *hits[0].metadata):
-        table.add_column(name, overflow="fold")
+        table.add_column(Text(printable(name)), overflow="fold")
     for rank, hit in enumerate(hits, 1):
         values = [hit.id, *(cell_text(value) for value in hit.metadata.values())]
-        table.add_row(str(rank), f"{hit.score:.4f}", *(Text(value) for value in values))
+        table.add_row(str(rank), f"{hit.score:.4f}", *(Text(printable(value)) for value in values))
     Console(highlight=False).print(table)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from wscl_embed.errors import InputError
+from wscl_embed.readers.parquet import check_footer
 from wscl_embed.readers.source import OUTSIDE, SPLIT_NAMES, Fence, Source, image_column, innermost
 
 if TYPE_CHECKING:
@@ -39,10 +40,11 @@ def read_parquet(paths: Sequence[Path], *, images: bool = True) -> Source:
     for path in paths:
         try:
             with pq.ParquetFile(path) as file:
+                check_footer(file, path.stat().st_size)
                 sizes.append(file.metadata.num_rows)
                 columns = file.schema_arrow.names
         except (OSError, pa.ArrowException) as error:
-            raise InputError(f"{path}: not a Parquet file that can be read ({error}).") from error
+            raise InputError(f"{path}: not a Parquet file that can be read ({innermost(error)}).") from error
         first = first or columns
         if set(columns) != set(first):
             odd = sorted(set(columns) ^ set(first))
@@ -136,7 +138,12 @@ def with_images(
     has none will do.
     """
     import datasets
+    import pyarrow as pa
 
+    try:
+        dataset.data.validate(full=True)  # strings that are no text, offsets that lead out of a mapped file
+    except pa.ArrowException as error:
+        raise InputError(f"{name}: damaged data ({innermost(error)}).") from error
     found = find_images(dataset)
     if found is None and images:
         kinds = ", ".join(f"{field.name} ({field.type})" for field in dataset.features.arrow_schema)

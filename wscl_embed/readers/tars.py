@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import re
 import tarfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from io import FileIO
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
@@ -15,7 +15,8 @@ from typing import Any
 
 from wscl_embed.errors import InputError
 from wscl_embed.readers.folders import IMAGE_SUFFIXES
-from wscl_embed.readers.metadata import table_of
+from wscl_embed.readers.json_text import parse_json
+from wscl_embed.readers.metadata import MAX_LINE, table_of
 from wscl_embed.readers.source import Source, check_utf8, innermost
 
 # As in WebDataset: the key ends at the first dot of the file name, the rest says what the member is.
@@ -79,12 +80,29 @@ def read_tars(paths: Sequence[Path]) -> Source:
     return Source(images, ids, place)
 
 
+class Headers(FileIO):
+    """A tar read for its headers and short members.
+
+    `tarfile` takes a header's word for how long the next one is and for where it lies: a few bytes would have it fill
+    the memory, or go round in circles.
+    """
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        if size is None or not 0 <= size <= MAX_LINE:
+            raise tarfile.ReadError(f"a header that claims {size} bytes")
+        return super().read(size) or b""
+
+
 def scan_tar(path: Path, shard: int) -> list[Sample]:
     """The records of one tar, in order; of images only the place is noted."""
     samples: dict[str, Sample] = {}
+    behind = -1
     try:
-        with tarfile.open(path, "r:") as archive:
+        with Headers(path) as headers, tarfile.open(fileobj=headers, mode="r:") as archive:
             for member in archive:
+                if member.size < 0 or member.offset_data <= behind:
+                    raise tarfile.ReadError(f"the member {member.name!r} lies before the one before it")
+                behind = member.offset_data
                 match = MEMBER.fullmatch(member.name.removeprefix("./"))
                 # A sparse member may claim any size without holding it.
                 if match is None or not member.isfile() or member.issparse():
@@ -97,6 +115,8 @@ def scan_tar(path: Path, shard: int) -> list[Sample]:
                         raise InputError(f"{path}: {key}: two images, {sample.image[3]} and {member.name}.")
                     sample.image = (shard, member.offset_data, member.size, member.name)
                 elif kind in ("json", "txt", "cls"):
+                    if member.size > MAX_LINE:
+                        raise InputError(f"{path}: {member.name}: longer than {MAX_LINE >> 20} MiB.")
                     handle = archive.extractfile(member)
                     assert handle is not None  # it is a regular file
                     add_field(sample, kind, handle.read(), f"{path}: {member.name}")
@@ -111,8 +131,8 @@ def add_field(sample: Sample, kind: str, content: bytes, place: str) -> None:
     """Put the content of a json, txt or cls member into the columns of ``sample``."""
     try:
         text = content.decode("utf-8-sig")
-        value = json.loads(text) if kind == "json" else text
-    except (ValueError, RecursionError) as error:
+        value = parse_json(text) if kind == "json" else text
+    except ValueError as error:
         raise InputError(
             f"{place}: not {'JSON' if kind == 'json' else 'UTF-8 text'} that can be read ({error})."
         ) from error

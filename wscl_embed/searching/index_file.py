@@ -157,9 +157,9 @@ def read_record(index: Path) -> IndexRecord:
     """
     try:
         record = IndexRecord(**json.loads(record_path(index).read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, ValueError, TypeError, RecursionError) as error:
         raise StaleIndexError(f"{index}: {record_path(index).name} is missing or damaged.") from error
-    if (record.format, record.format_version) != (FORMAT, FORMAT_VERSION) or record.kind not in MAGIC:
+    if (record.format, record.format_version) != (FORMAT, FORMAT_VERSION) or record.kind not in list(MAGIC):
         raise StaleIndexError(f"{index}: of a version or kind not known here.")
     if not (isinstance(record.effort, int) and record.effort > 0):
         raise StaleIndexError(f"{record_path(index)}: effort {record.effort!r} is not a positive number.")

@@ -91,6 +91,9 @@ class QueryEncoder:
         """The pixels a side the images were embedded at; None where the model brings its own size."""
         if Path(str(self._model)).is_dir():
             return None
-        size = json.loads(self._store.attributes.get("preprocess", "{}")).get("size")
-        pixels: int | None = size[0] if isinstance(size, list) else size
-        return pixels
+        try:
+            size = json.loads(self._store.attributes.get("preprocess", "{}")).get("size")
+            pixels = size[0] if isinstance(size, list) else size
+        except (ValueError, TypeError, AttributeError, IndexError, RecursionError) as error:
+            raise InputError(f"{self._store.path}: the attribute preprocess does not parse ({error}).") from error
+        return None if pixels is None else int(pixels)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from wscl_embed.config import read_config
 from wscl_embed.errors import InputError
-from wscl_embed.progress import console
+from wscl_embed.progress import say
 from wscl_embed.run import Run
 from wscl_embed.searching.columns import ImageColumns
 from wscl_embed.searching.index_file import StaleIndexError, VectorIndex
@@ -271,7 +271,7 @@ class Searcher:
         try:
             return [label] if label in self.columns.names else []
         except InputError as error:  # nobody asked for it
-            console().print(f"[yellow]the column {label} is not shown: {error}[/yellow]", soft_wrap=True)
+            say(f"the column {label} is not shown: {error}", "yellow")
             return []
 
     def _open_index(self) -> VectorIndex | None:
@@ -279,7 +279,7 @@ class Searcher:
             return VectorIndex.open(self.store)
         except StaleIndexError as error:
             advice = f"Searching exactly; `wscl-embed index {self.source}` builds it anew."
-            console().print(f"[yellow]{error} {advice}[/yellow]", soft_wrap=True)
+            say(f"{error} {advice}", "yellow")
             return None
 
 

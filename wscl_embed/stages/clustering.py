@@ -12,7 +12,7 @@ from wscl_embed.adapter import Adapter
 from wscl_embed.clusters import Clusters
 from wscl_embed.config import FitConfig
 from wscl_embed.errors import InputError
-from wscl_embed.progress import console
+from wscl_embed.progress import say
 
 if TYPE_CHECKING:
     import datasets
@@ -37,9 +37,9 @@ def assign_parts(adapters: Mapping[str, Adapter], dataset: datasets.Dataset, bat
     for name, adapter in adapters.items():
         clusters = adapter.assign(dataset)
         check_clusters(clusters, adapter)
-        console().print(f"[bold]adapter {name}[/bold]")
+        say(f"adapter {name}", "bold")
         for line in summary_lines(clusters, batch_size):
-            console().print(f"  {line}", markup=False, soft_wrap=True)
+            say(f"  {line}")
         parts[name] = clusters
     return parts
 
@@ -72,7 +72,7 @@ def measure_parts(adapters: Mapping[str, Adapter], dataset: datasets.Dataset, re
         try:
             found[name] = measure_stability(adapter, dataset, repeats=repeats)
         except InputError as error:
-            console().print(f"stability of {name} not measured: {error}", markup=False, soft_wrap=True)
+            say(f"stability of {name} not measured: {error}")
     return found
 
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from wscl_embed.config import FitConfig
 from wscl_embed.errors import WsclEmbedError
-from wscl_embed.progress import console
+from wscl_embed.progress import say
 from wscl_embed.run import Run
 from wscl_embed.stages.material import Material
 
@@ -35,4 +35,4 @@ def write_report(
     except Exception as error:  # whatever it was, hours of training must not end in its traceback
         problem = str(error) if isinstance(error, WsclEmbedError) else f"{type(error).__name__}: {error}"
         line = f"no report.html, the run is complete without it: {problem}"
-        console().print(line, style="yellow", markup=False, soft_wrap=True)
+        say(line, "yellow")

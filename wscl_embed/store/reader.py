@@ -70,8 +70,9 @@ class EmbeddingStore:
             raise
 
     def _check_format(self) -> None:
-        found = (self.attributes.get("format"), self.attributes.get("format_version"), self.attributes.get("complete"))
-        if found[0] != FORMAT or found[1] not in READABLE or found[2] is not True:
+        found = tuple(self.attributes.get(name) for name in ("format", "format_version", "complete"))
+        known = all(isinstance(value, kind) for value, kind in zip(found, (str, int, bool), strict=True))
+        if not known or found[0] != FORMAT or found[1] not in READABLE or found[2] is not True:
             raise InputError(
                 f"{self.path}: not a complete embedding file of version {FORMAT_VERSION} "
                 f"(format {found[0]!r}, version {found[1]!r}, complete {found[2]!r})."
@@ -82,6 +83,18 @@ class EmbeddingStore:
             raise InputError(f"{self.path}: /embeddings is not an (N, D) dataset of float32 or float16.")
         if shapes["ids"] != rows[:1] or shapes["content_hash"] not in (None, (rows[0], HASH_BYTES)):
             raise InputError(f"{self.path}: the datasets do not belong to one another, their shapes are {shapes}.")
+        self._check_type("ids", "S", "O")
+        self._check_type("content_hash", "u")
+        self._check_type("clusters/labels", "i")
+        labels = self._file.get("clusters/labels")
+        if labels is not None and labels.shape != rows[:1]:
+            raise InputError(f"{self.path}: /clusters/labels has the shape {labels.shape}, not one label an image.")
+
+    def _check_type(self, name: str, *kinds: str) -> None:
+        """See that a dataset that is there holds what it should; `check_safe` left strings and numbers alone."""
+        thing = self._file.get(name)
+        if thing is not None and getattr(thing, "dtype", np.dtype("V1")).kind not in kinds:
+            raise InputError(f"{self.path}: /{name} holds another kind of values than an embedding file has there.")
 
     def _map_embeddings(self) -> NDArray[np.floating] | h5py.Dataset:
         dataset = self._file["embeddings"]
@@ -112,8 +125,15 @@ class EmbeddingStore:
 
     @property
     def ids(self) -> list[str]:
-        """The N ids, in the order of the rows."""
-        return [value.decode() for value in self._file["ids"][:].tolist()]
+        """The N ids, in the order of the rows.
+
+        Raises:
+            InputError: one that is not UTF-8.
+        """
+        try:
+            return [value.decode() for value in self._file["ids"][:].tolist()]
+        except UnicodeDecodeError as error:
+            raise InputError(f"{self.path}: /ids are not UTF-8 ({error}).") from error
 
     @property
     def content_hashes(self) -> NDArray[np.uint8] | None:

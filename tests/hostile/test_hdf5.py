@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
 import pytest
 
+from tests.hostile.doors import store
+from tests.hostile.sandbox import refusal
 from wscl_embed.errors import InputError
 from wscl_embed.store import EmbeddingStore
 
@@ -133,6 +136,38 @@ def fewer_ids(file: h5py.File, folder: Path) -> None:
 
 def other_hashes(file: h5py.File, folder: Path) -> None:
     file["content_hash"] = np.zeros((N, 4), np.uint8)
+
+
+def replaced(name: str, value: Any) -> Callable[[h5py.File], None]:
+    def replace(file: h5py.File) -> None:
+        if name in file:
+            del file[name]
+        file[name] = value
+
+    return replace
+
+
+WRONG_KINDS: dict[str, tuple[Callable[[h5py.File], Any], str]] = {
+    "ids are numbers": (replaced("ids", np.arange(N)), "/ids holds another kind of values"),
+    "ids are no text": (replaced("ids", np.full(N, b"\xff\xfe")), "/ids are not UTF-8"),
+    "labels are fractions": (replaced("clusters/labels", np.ones(N)), "/clusters/labels holds another kind"),
+    "labels are a group": (lambda file: file.create_group("clusters/labels"), "/clusters/labels holds another kind"),
+    "labels of others": (replaced("clusters/labels", np.arange(3)), "/clusters/labels has the shape (3,)"),
+    "hashes are a group": (lambda file: file.create_group("content_hash"), "/content_hash holds another kind"),
+    "hashes are fractions": (replaced("content_hash", np.ones((N, 16))), "/content_hash holds another kind"),
+    "embeddings are one number": (replaced("embeddings", np.float32(1)), "is not an (N, D) dataset"),
+    "the format is numbers": (lambda file: file.attrs.__setitem__("format", np.arange(2)), "not a complete embedding"),
+    "complete is a text": (lambda file: file.attrs.__setitem__("complete", "yes"), "not a complete embedding file"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG_KINDS)
+def test_values_of_another_kind(name: str, tmp_path: Path) -> None:
+    spoil, said = WRONG_KINDS[name]
+    good(tmp_path / "e.h5")
+    with h5py.File(tmp_path / "e.h5", "r+") as file:
+        spoil(file)
+    assert said in refusal(store, tmp_path / "e.h5")
 
 
 TRICKS: dict[Trick, str] = {
