@@ -233,6 +233,7 @@ def finish(source: Source, id_column: str) -> datasets.Dataset:
     dataset = source.dataset
     if id_column in dataset.column_names and id_column != "image":
         ids = dataset.data.column(id_column).to_pylist()
+        check_storable(ids, source.place)
     elif id_column == "id":
         ids = source.fallback_ids
     else:
@@ -256,11 +257,15 @@ def id_text(value: Any, place: Callable[[int], str], row: int) -> str:
     """An id as a string."""
     if isinstance(value, bool) or not isinstance(value, (str, int)) or value == "":
         raise InputError(f"{place(row)}: the id is {value!r}; it must be a string or an integer.")
-    text = str(value)
-    if "\0" in text or len(text) > MAX_ID:  # HDF5 cannot hold the one, and gives every id the room of the longest
-        problem = "has a NUL character" if "\0" in text else f"has more than {MAX_ID:,} characters"
-        raise InputError(f"{place(row)}: the id {text[:40]!r} {problem}.")
-    return text
+    return str(value)
+
+
+def check_storable(ids: Sequence[Any], place: Callable[[int], str]) -> None:
+    """See that HDF5 can hold the ids: it has no NUL, and gives each the room of the longest."""
+    for row, value in enumerate(ids):
+        if isinstance(value, str) and ("\0" in value or len(value) > MAX_ID):
+            problem = "has a NUL character" if "\0" in value else f"has more than {MAX_ID:,} characters"
+            raise InputError(f"{place(row)}: the id {value[:40]!r} {problem}.")
 
 
 def check_unique(ids: Sequence[str], place: Callable[[int], str]) -> None:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 # A "#" that starts a keycap emoji is no hashtag.
 SEPARATORS = re.compile(r"[\s,;|，、；،؛]+|[#＃](?!\ufe0f?\u20e3)")
-MAX_TAGS = 1000  # of a record; a million on one would be in company with each other a million million times
+MAX_TAGS = 10_000  # of a record; a million on one would be in company with each other a million million times
 CHUNK = 65_536  # records held as Python objects at a time
 
 

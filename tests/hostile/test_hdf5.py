@@ -149,7 +149,7 @@ def replaced(name: str, value: Any) -> Callable[[h5py.File], None]:
 
 WRONG_KINDS: dict[str, tuple[Callable[[h5py.File], Any], str]] = {
     "ids are numbers": (replaced("ids", np.arange(N)), "/ids holds another kind of values"),
-    "ids are no text": (replaced("ids", np.full(N, b"\xff\xfe")), "/ids are not UTF-8"),
+    "ids are no text": (replaced("ids", np.full(N, b"\xff\xfe")), "damaged, or not an HDF5 file of ours"),
     "labels are fractions": (replaced("clusters/labels", np.ones(N)), "/clusters/labels holds another kind"),
     "labels are a group": (lambda file: file.create_group("clusters/labels"), "/clusters/labels holds another kind"),
     "labels of others": (replaced("clusters/labels", np.arange(3)), "/clusters/labels has the shape (3,)"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -24,10 +25,41 @@ def read_parquet_table(source: Path | BinaryIO) -> pa.Table:
     Raises:
         pyarrow.ArrowException: it is no such file, or unpacks to more than its size explains.
     """
+    with damage_said():
+        return read_checked(source)
+
+
+def rows_and_columns(path: Path) -> tuple[int, list[str]]:
+    """The number of rows and the names of the columns of a file, by its footer.
+
+    Raises:
+        pyarrow.ArrowException: as `read_parquet_table`.
+    """
+    import pyarrow.parquet as pq
+
+    with damage_said(), pq.ParquetFile(path) as file:
+        check_footer(file, path.stat().st_size)
+        return file.metadata.num_rows, list(file.schema_arrow.names)
+
+
+@contextmanager
+def damage_said() -> Iterator[None]:
+    """What the library raises over a damaged footer, as an error of its own."""
+    import pyarrow as pa
+
+    try:
+        yield
+    except (UnicodeDecodeError, LookupError, OverflowError, RuntimeError) as error:
+        raise pa.ArrowInvalid(f"damaged ({error})") from error
+
+
+def read_checked(source: Path | BinaryIO) -> pa.Table:
+    """`read_parquet_table`, with errors of other kinds where a footer is damaged."""
     import pyarrow.parquet as pq
 
     with pq.ParquetFile(source) as file:
         check_footer(file, size_of(source))
+        check_lists(file, size_of(source))
         texts = [file.schema.column(number).path for number in range(len(file.schema))]
     # ParquetFile, not read_table: a folder named "seed=3" in the path must not become a column.
     with pq.ParquetFile(rewound(source), read_dictionary=texts) as file:
@@ -40,13 +72,22 @@ def read_parquet_table(source: Path | BinaryIO) -> pa.Table:
 
 
 def check_footer(file: pq.ParquetFile, size: int) -> None:
-    """See that the numbers and lengths a file claims to hold are explained by its ``size``."""
+    """See that the numbers and lengths a file claims to hold are explained by its ``size``; lists apart."""
+    columns = [file.schema.column(number) for number in range(len(file.schema))]
+    row = sum(WIDTHS.get(column.physical_type, max(1, column.length)) for column in columns)
+    groups = [file.metadata.row_group(number) for number in range(file.metadata.num_row_groups)]
+    check_claim(sum(max(group.total_byte_size, group.num_rows * row) for group in groups), size)
+
+
+def check_lists(file: pq.ParquetFile, size: int) -> None:
+    """`check_footer` for the values in lists too, for which all pages are looked through."""
+    file.scan_contents()  # before the columns are asked: pyarrow ends the process where what is said of them is wrong
     claimed = 0
     for group in range(file.metadata.num_row_groups):
         for number in range(file.metadata.num_columns):
             chunk = file.metadata.row_group(group).column(number)
             width = WIDTHS.get(chunk.physical_type, max(1, file.schema.column(number).length))
-            claimed += max(chunk.total_uncompressed_size, chunk.num_values * width)
+            claimed += chunk.num_values * width
     check_claim(claimed, size)
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from wscl_embed.errors import InputError
-from wscl_embed.readers.parquet import check_footer
+from wscl_embed.readers.parquet import rows_and_columns
 from wscl_embed.readers.source import OUTSIDE, SPLIT_NAMES, Fence, Source, image_column, innermost
 
 if TYPE_CHECKING:
@@ -33,16 +33,13 @@ def read_parquet(paths: Sequence[Path], *, images: bool = True) -> Source:
     """
     import datasets
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
     sizes: list[int] = []
     first: list[str] = []
     for path in paths:
         try:
-            with pq.ParquetFile(path) as file:
-                check_footer(file, path.stat().st_size)
-                sizes.append(file.metadata.num_rows)
-                columns = file.schema_arrow.names
+            size, columns = rows_and_columns(path)
+            sizes.append(size)
         except (OSError, pa.ArrowException) as error:
             raise InputError(f"{path}: not a Parquet file that can be read ({innermost(error)}).") from error
         first = first or columns

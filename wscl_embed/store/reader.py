@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -62,12 +62,22 @@ class EmbeddingStore:
         except OSError as error:
             raise InputError(f"{path}: not an HDF5 file that can be read ({error}).") from error
         try:
-            check_safe(self._file, self.path)
-            self._check_format()
-            self.embeddings = self._map_embeddings()
+            with self._undamaged():
+                check_safe(self._file, self.path)
+                self._check_format()
+                self.embeddings = self._map_embeddings()
         except BaseException:
             self._file.close()
             raise
+
+    @contextmanager
+    def _undamaged(self) -> Iterator[None]:
+        """What the library raises over a damaged file, as an `InputError`."""
+        try:
+            yield
+        except (OSError, RuntimeError, LookupError, ValueError, TypeError, ArithmeticError) as error:
+            said = " ".join(str(error).split())
+            raise InputError(f"{self.path}: damaged, or not an HDF5 file of ours ({said[:200]}).") from error
 
     def _check_format(self) -> None:
         found = tuple(self.attributes.get(name) for name in ("format", "format_version", "complete"))
@@ -128,29 +138,32 @@ class EmbeddingStore:
         """The N ids, in the order of the rows.
 
         Raises:
-            InputError: one that is not UTF-8.
+            InputError: one that is not UTF-8, or a damaged file.
         """
-        try:
+        with self._undamaged():
             return [value.decode() for value in self._file["ids"][:].tolist()]
-        except UnicodeDecodeError as error:
-            raise InputError(f"{self.path}: /ids are not UTF-8 ({error}).") from error
 
     @property
     def content_hashes(self) -> NDArray[np.uint8] | None:
         """(N, 16) uint8, BLAKE2b of each image file; None in files without them."""
-        return self._file["content_hash"][:] if "content_hash" in self._file else None
+        return self._values("content_hash")  # type: ignore[no-any-return]
 
     @property
     def labels(self) -> NDArray[np.int64] | None:
         """(N,) int64, the cluster of each image or -1; None in files without clusters."""
-        return self._file["clusters/labels"][:] if "clusters/labels" in self._file else None
+        return self._values("clusters/labels")  # type: ignore[no-any-return]
+
+    def _values(self, name: str) -> Any:
+        with self._undamaged():
+            return self._file[name][:] if name in self._file else None
 
     @property
     def attributes(self) -> dict[str, Any]:
         """The root attributes."""
-        return {
-            key: value.item() if isinstance(value, np.generic) else value for key, value in self._file.attrs.items()
-        }
+        with self._undamaged():
+            return {
+                key: value.item() if isinstance(value, np.generic) else value for key, value in self._file.attrs.items()
+            }
 
     def search(self, query: NDArray[np.floating], k: int, *, chunk: int = CHUNK_ROWS) -> list[tuple[str, float]]:
         """The k nearest (id, cosine), exactly, for one (D,) query.
