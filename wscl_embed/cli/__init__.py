@@ -22,6 +22,7 @@ COMMANDS = {
     "embed": "Embed images into an HDF5 file.",
     "evaluate": "Score an embedding file by image-to-image retrieval.",
     "search": "Find the images most like an image or a text.",
+    "serve": "Look at a run in a browser: before and after, clusters, filters.",
     "index": "Build an index that makes searching many images fast.",
     "export": "Write embeddings, or the model, in the layout of another tool.",
     "adapters": "List the installed adapters with their options.",

@@ -5,6 +5,7 @@ from wscl_embed.pipeline.embedding import embed
 from wscl_embed.pipeline.evaluating import evaluate
 from wscl_embed.pipeline.fitting import FitResult, fit, run_fit
 from wscl_embed.pipeline.searching import index, search
+from wscl_embed.pipeline.serving import serve
 
 __all__ = [
     "ClusterResult",
@@ -17,4 +18,5 @@ __all__ = [
     "run_cluster",
     "run_fit",
     "search",
+    "serve",
 ]

@@ -40,7 +40,7 @@ def render(*, script: str, data: dict[str, Any], **facts: Any) -> str:
     scripts = [closed(script), closed((TEMPLATE / "report.js").read_text(encoding="utf-8"))]
     scores = score_rows(facts["metrics"])
     return environment.get_template("report.html").render(
-        style=Markup((TEMPLATE / "report.css").read_text(encoding="utf-8")),
+        style=Markup("".join((TEMPLATE / name).read_text(encoding="utf-8") for name in ("look.css", "report.css"))),
         scripts=[Markup(one) for one in scripts],
         script_hashes=[content_hash(one) for one in scripts],
         data=data | {"training": [chart["item"] for chart in facts["training"]]},

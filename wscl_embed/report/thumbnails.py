@@ -14,6 +14,7 @@ from wscl_embed.images import BadImageError, decode_image
 
 if TYPE_CHECKING:
     import datasets
+    from PIL.Image import Image
 
 SIDE = 96  # pixels; shown at half that or a little more, sharp on dense screens
 QUALITY = 70
@@ -39,13 +40,18 @@ def thumbnails(dataset: datasets.Dataset, rows: Sequence[int]) -> dict[int, str]
 
 def thumbnail(image: Any) -> str | None:
     """The ``data:`` URL of one value of the column ``image``; None where it cannot be decoded."""
-    from PIL import Image
-
     try:
-        picture = decode_image(image_source(image), draft_size=SIDE)
+        content = webp(decode_image(image_source(image), draft_size=SIDE), SIDE)
     except BadImageError:
         return None
-    picture.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
+    return "data:image/webp;base64," + base64.b64encode(content).decode("ascii")
+
+
+def webp(image: Image, side: int) -> bytes:
+    """An image as a WebP whose longer side is at most ``side`` pixels; ``image`` is shrunk in place."""
+    from PIL.Image import Resampling
+
+    image.thumbnail((side, side), Resampling.LANCZOS)
     content = BytesIO()
-    picture.save(content, format="WEBP", quality=QUALITY)
-    return "data:image/webp;base64," + base64.b64encode(content.getvalue()).decode("ascii")
+    image.save(content, format="WEBP", quality=QUALITY)
+    return content.getvalue()

@@ -27,11 +27,11 @@ class QueryEncoder:
 
     Args:
         store: the file.
-        model, pretrained: what `wscl_embed.load_encoder` takes; None where nothing says.
+        model, pretrained: what `wscl_embed.load_encoder` takes, or an encoder; None where nothing says.
         device: where to run it.
     """
 
-    def __init__(self, store: EmbeddingStore, model: str | None, pretrained: str | None, device: str) -> None:
+    def __init__(self, store: EmbeddingStore, model: str | Encoder | None, pretrained: str | None, device: str) -> None:
         self._store, self._model, self._pretrained, self._device = store, model, pretrained, device
         self._lock = RLock()
 
@@ -82,9 +82,12 @@ class QueryEncoder:
 
         if self._model is None:
             raise InputError(f"{self._store.path}: --model must say what it was embedded with.")
-        encoder = load_encoder(self._model, self._pretrained, image_size=self._image_size(), device=self._device)
+        if isinstance(self._model, str):
+            encoder = load_encoder(self._model, self._pretrained, image_size=self._image_size(), device=self._device)
+        else:
+            encoder = self._model
         if encoder.weights_hash() != self._store.attributes.get("weights_hash"):
-            raise InputError(f"{self._store.path} was not made by the encoder {self._model}; embed the images again.")
+            raise InputError(f"{self._store.path} was not made by the encoder {encoder.name}; embed the images again.")
         return encoder
 
     def _image_size(self) -> int | None:

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     import datasets
     from PIL.Image import Image
 
+    from wscl_embed.encoder import Encoder
+
 
 @dataclass(frozen=True)
 class Hit:
@@ -64,7 +66,7 @@ class Searcher:
         self,
         source: str | Path,
         *,
-        model: str | None = None,
+        model: str | Encoder | None = None,
         pretrained: str | None = None,
         data: str | Path | datasets.Dataset | None = None,
         device: str = "cpu",
@@ -74,7 +76,8 @@ class Searcher:
 
         Args:
             source: the run's folder, or the file.
-            model, pretrained: what the file was made with, as `wscl_embed.load_encoder` takes it. Default: the run's.
+            model, pretrained: what the file was made with, as `wscl_embed.load_encoder` takes it, or that encoder.
+                Default: the run's.
             data: the dataset with the images and their columns. Default: the one the run's config names.
             device: for the encoder; one query takes longer to a GPU and back than on the CPU.
             exact: leave an index aside.
@@ -206,14 +209,18 @@ class Searcher:
         scores, rows = nearest(query, self.store.embeddings, k, passing=passing)
         return list(zip(scores[0].tolist(), rows[0].tolist(), strict=True))
 
+    def find_row(self, image_id: str) -> int | None:
+        """The row of an id; None where it is not there."""
+        with self._lock:
+            return self._row_of.get(image_id)
+
     def row_of(self, image_id: str) -> int:
         """The row of an id.
 
         Raises:
             InputError: it is not there (names the nearest, where comparing with all takes no time).
         """
-        with self._lock:
-            row = self._row_of.get(image_id)
+        row = self.find_row(image_id)
         if row is None:
             close = difflib.get_close_matches(image_id, self.ids, n=1) if len(self) <= 10_000 else []
             guess = f" Did you mean {close[0]!r}?" if close else ""
