@@ -26,6 +26,7 @@ COMMANDS = {
     "index": "Build an index that makes searching many images fast.",
     "export": "Write embeddings, or the model, in the layout of another tool.",
     "adapters": "List the installed adapters with their options.",
+    "doctor": "Look whether this machine and installation can do a run, and say what mends what cannot.",
     "demo": "Run the whole job on the emoji that come with the package.",
 }
 
