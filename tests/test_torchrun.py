@@ -18,6 +18,7 @@ from tests.conftest import IMAGE_SIZE
 from wscl_embed import embed
 from wscl_embed.clusters import Clusters
 from wscl_embed.errors import InputError
+from wscl_embed.guard import ALPHAS
 
 
 def run(*arguments: str | Path, n: int = 2) -> subprocess.CompletedProcess[str]:
@@ -68,11 +69,14 @@ def test_fit_head_equals_one_process(options: list[str | Path], tmp_path: Path) 
 def test_fit_full_ends_and_writes_one_run(options: list[str | Path], tmp_path: Path) -> None:
     done = run(
         "fit", *options, "--adapter", "image_features:n_clusters=12", "--epochs", 2, "--tune", "full",
-        "--unlocked-groups", 1, "--micro-batch-size", 8, "--recluster-every", 1, "--output", tmp_path / "run",
+        "--unlocked-groups", 1, "--micro-batch-size", 8, "--recluster-every", 1, "--wise-ft", "auto",
+        "--output", tmp_path / "run",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
     assert done.stdout.count("Verdict") == 1  # the first process alone speaks
-    first, second = json.loads((tmp_path / "run" / "metrics.json").read_text())["training"]
+    metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert [one["alpha"] for one in metrics["guard"]["sweep"]] == list(ALPHAS)
+    first, second = metrics["training"]
     assert first["loss"] > 0
     assert 0 < second["cluster_ari"] < 1  # clusters of the tower as both processes had tuned it
     saved = tmp_path / "run" / "embeddings.h5"
