@@ -24,7 +24,9 @@ class FitConfig(BaseModel):
     adapter_weight: list[float] = Field([], description="weight of each --adapter, in their order")
     output: str = Field(description="the run directory to write")
 
-    label_column: str | None = Field(None, description="column to score retrieval by; never shown to training")
+    label_column: str | None = Field(
+        None, description="column to score retrieval by and to choose --wise-ft by; never shown to training"
+    )
     caption_column: str | None = Field(
         None, description="column of captions to score text-to-image search by, where the model has a text tower"
     )

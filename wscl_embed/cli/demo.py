@@ -16,7 +16,8 @@ Example:
 def command(output: str, overwrite: bool, workers: int | None) -> None:
     """Run the whole job on the emoji that come with the package, in a few minutes on a laptop.
 
-    Keywords are the hashtags. The emoji's group is the held-out label that scores the result; training never sees it.
+    Keywords are the hashtags. The emoji's group is the held-out label: it scores the
+    result on the test emoji, and on others chooses how far to tune (--wise-ft); training never sees it.
     """
     from wscl_embed.cli.tables import print_guard, print_scores
     from wscl_embed.demo import CONTACT_SHEET, run_demo
