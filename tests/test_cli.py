@@ -117,7 +117,7 @@ def fit_arguments(photos: Path, output: Path, *more: object, adapter: str = "has
         ("none", ("--tune", "heads"), "'heads' is not one of 'head', 'full'"),
         ("none", ("--adaptr", "x"), "No such option '--adaptr'"),
         ("none", ("--overwrite", "--resume"), "give --overwrite or --resume, not both"),
-        ("none", ("--resume",), "there is no run to resume"),
+        ("none", ("--save-every", "often"), "--save-every 'often': Value error, give a number of steps such as 500"),
         ("none", ("--config", "no-such.yaml"), "no-such.yaml: the config cannot be read"),
     ],
 )
@@ -244,11 +244,19 @@ def test_a_run_is_resumed_with_its_own_options_only(cli: Cli, photos: Path, tmp_
     (tmp_path / "run" / "config.yaml").write_text(config.to_yaml())
     said = "run: --resume with another config: temperature: 0.2 -> 0.5."
     check_refused(cli, tmp_path, [*arguments, "--resume", "--temperature", 0.5], said)
-    (tmp_path / "run" / "checkpoints").mkdir()
-    (tmp_path / "run" / "checkpoints" / "last.pt").write_bytes(b"cut off")
-    outcome = cli(*arguments, "--resume")
+    checkpoint = tmp_path / "run" / "checkpoints" / "epoch-00001-step-0000000"
+    checkpoint.mkdir(parents=True)
+    (checkpoint / "state.pt").write_bytes(b"cut off")
+    outcome = cli(*arguments, "--resume", "--workers", 1)  # how it is made, not what
     assert outcome.code == 2
-    assert "last.pt: the checkpoint cannot be continued" in outcome.err.splitlines()[-1]
+    assert "checkpoints: every checkpoint is damaged" in outcome.err.splitlines()[-1]
+    assert f"{checkpoint} is damaged (no COMMITTED)" in outcome.err.replace("\n", "")
+
+
+def test_resuming_what_was_never_begun_begins_it(cli: Cli, photos: Path, tmp_path: Path) -> None:
+    outcome = cli(*fit_arguments(photos, tmp_path / "run", "--resume", adapter="none"))
+    assert outcome.code == 0
+    assert "there is no run to resume yet, so it begins" in outcome.err
 
 
 def test_a_failed_overwrite_leaves_the_old_run(cli: Cli, photos: Path, tmp_path: Path) -> None:

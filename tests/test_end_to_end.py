@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from tests.conftest import IMAGE_SIZE
 from wscl_embed import EmbeddingStore, cluster, embed, evaluate, fit, stages
+from wscl_embed.checkpoint import Checkpoints
 from wscl_embed.cli import main
 from wscl_embed.clusters import Clusters
 from wscl_embed.dataset import image_source, load_dataset
@@ -47,8 +48,7 @@ SCORED: dict[str, Any] = {"label_column": "label", "eval_split": "val+test"}
 METRICS = {*RETRIEVAL_METRICS, "knn", "linear_probe"}
 TAGS = "hashtags:n_clusters=20"
 FEW_TAGS = "hashtags:n_clusters=5,min_df=1"
-RUN_FILES = [
-    "checkpoints/last.pt",
+RUN_FILES = [  # and checkpoints/
     "clusters.parquet",
     "config.yaml",
     "embeddings.h5",
@@ -87,7 +87,9 @@ def tower_of(run: Path) -> dict[str, torch.Tensor]:
 
 
 def files_of(run: Path) -> list[str]:
-    return sorted(path.relative_to(run).as_posix() for path in run.rglob("*") if path.is_file())
+    """All but the checkpoints."""
+    names = (path.relative_to(run).as_posix() for path in run.rglob("*") if path.is_file())
+    return sorted(name for name in names if not name.startswith("checkpoints/"))
 
 
 def cli(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> None:
@@ -200,7 +202,8 @@ def test_a_killed_run_resumes_to_the_same_embeddings(
     monkeypatch.setattr(TrainingLog, "__call__", killed)
     with pytest.raises(KeyboardInterrupt):
         fit(few, FEW_TAGS, run, **options)
-    assert files_of(run) == ["checkpoints/last.pt", "clusters.parquet", "config.yaml", "quarantine.csv"]
+    assert files_of(run) == ["clusters.parquet", "config.yaml", "quarantine.csv"]
+    assert len(Checkpoints(run / "checkpoints").paths()) == min(2, options["epochs"] - 1)
     monkeypatch.setattr(TrainingLog, "__call__", counted)
     resumed = fit(few, FEW_TAGS, run, resume=True, **options)
     assert epochs == [options["epochs"]]

@@ -10,6 +10,11 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from wscl_embed.errors import InputError, nearest
+from wscl_embed.save_every import SaveEvery
+
+SAME_RESULT = ("output", "save_every", "workers", "cache_dir", "micro_batch_size")
+"""What may be changed when a run is resumed: how it is made, not what (but for rounding, and batch norms that are
+tuned, which see each micro-batch by itself)."""
 
 FULL_ONLY = ("unlocked_groups", "micro_batch_size", "compile")
 
@@ -80,6 +85,9 @@ class FitConfig(BaseModel):
         "chosen on validation images [auto where there are 100 of them with labels or captions, else 0.3]",
     )
 
+    save_every: str = Field(
+        "10m", description="checkpoint within an epoch, beside that after it: every 500 (steps), or 10m (minutes)"
+    )
     dtype: Literal["float32", "float16"] = Field("float32", description="of the embeddings in the HDF5 file")
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1, ...")
     workers: int | None = Field(None, ge=0, description="processes that decode images [cores - 1, at most 8]")
@@ -98,6 +106,12 @@ class FitConfig(BaseModel):
         except ValueError:
             pass
         raise ValueError("give auto, or a number from 0 (the frozen encoder) to 1 (the tuned one)")
+
+    @field_validator("save_every", mode="before")
+    @classmethod
+    def _is_interval(cls, value: object) -> str:
+        SaveEvery.parse(str(value))
+        return str(value)
 
     @model_validator(mode="after")
     def _fits_mode(self) -> FitConfig:

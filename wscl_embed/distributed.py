@@ -14,6 +14,7 @@ from typing import Any, TypeVar, cast
 import torch
 from torch import distributed as dist
 
+from wscl_embed.errors import LostProcessError
 from wscl_embed.progress import console
 
 Result = TypeVar("Result")
@@ -51,9 +52,21 @@ def processes() -> Iterator[None]:
     try:
         yield
         dist.barrier(group=_objects)  # no process leaves, and takes its connections along, while others still write
+    except RuntimeError as error:
+        if not _is_lost_connection(error):
+            raise
+        raise LostProcessError(
+            "another process of this run has died or does not answer. What was saved is kept: start all of them again "
+            "with --resume."
+        ) from error
     finally:
         _objects = None
         dist.destroy_process_group()
+
+
+def _is_lost_connection(error: RuntimeError) -> bool:
+    """What Gloo and NCCL say when a process at the other end is gone, or silent for `TIMEOUT`."""
+    return isinstance(error, dist.DistError) or "gloo" in str(error)
 
 
 def rank() -> int:
@@ -82,6 +95,19 @@ def gather(value: Result) -> list[Result]:
     values: list[Any] = [None] * world_size()
     dist.all_gather_object(values, value, group=_objects)
     return values
+
+
+def agree(numbers: list[int]) -> list[int]:
+    """The largest value of each number over all processes.
+
+    >>> agree([0, 15])
+    [0, 15]
+    """
+    if world_size() == 1:
+        return numbers
+    largest = torch.tensor(numbers)
+    dist.all_reduce(largest, dist.ReduceOp.MAX, group=_objects)
+    return [int(number) for number in largest]
 
 
 def copy_from_first(module: torch.nn.Module) -> None:

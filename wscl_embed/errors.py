@@ -20,6 +20,36 @@ class InputError(WsclEmbedError):
     exit_code = 2
 
 
+class DivergedError(WsclEmbedError):
+    """The loss, or the weights, are no finite numbers any more. Exit code 3."""
+
+    exit_code = 3
+
+
+class MemoryLimitError(WsclEmbedError):
+    """Not enough memory, on the GPU or beside it, and no way to do with less. Exit code 4."""
+
+    exit_code = 4
+
+
+class StorageError(WsclEmbedError, OSError):
+    """The disk is full, broken or read-only. Exit code 5."""
+
+    exit_code = 5
+
+
+class LostInputError(WsclEmbedError):
+    """An image that could be read at the start of the run cannot be read any more. Exit code 6."""
+
+    exit_code = 6
+
+
+class LostProcessError(WsclEmbedError):
+    """A process this one works with, of ``torchrun``'s or one that decodes images, died or hangs. Exit code 7."""
+
+    exit_code = 7
+
+
 class MissingExtraError(InputError):
     """A package of an optional extra is not installed."""
 

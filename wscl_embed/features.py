@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,8 +18,9 @@ from typing_extensions import Unpack
 from wscl_embed.dataset import dataset_fingerprint
 from wscl_embed.distributed import gather, on_first, own_part
 from wscl_embed.encoder import Encoder
+from wscl_embed.errors import StorageError
 from wscl_embed.files import atomic_path
-from wscl_embed.image_rows import ImageRows, image_loader
+from wscl_embed.image_rows import ImageRows, iterate_images
 from wscl_embed.progress import track
 from wscl_embed.quarantine import BadRow
 from wscl_embed.views import AUGMENTATION
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
     import datasets
 
 PLAIN = "plain"  # no views: the image as the encoder's preprocessing shows it
+
+logger = logging.getLogger("wscl_embed")
 
 
 @dataclass(frozen=True)
@@ -76,7 +80,7 @@ def encode_images(
         return _encode(encoder, dataset, options)
     views = f"{AUGMENTATION}x{options['n_views']}-seed{options.get('seed', 0)}" if options.get("n_views") else PLAIN
     path = _cache_path(encoder, dataset, cache_dir, views)
-    if on_first(path.is_file):
+    if on_first(lambda: _is_whole(path)):
         return _read(path)
     features = _encode(encoder, dataset, options)
     on_first(lambda: _write(path, features))
@@ -143,12 +147,12 @@ def iterate_encoded(
     rows = ImageRows(dataset, transforms, draft_size(encoder), options.get("seed", 0), hashed=hashed)
     batch_size = max(1, options.get("batch_size", 64) // len(transforms))
     part = own_part(len(dataset)) if part is None else part
-    loader = image_loader(
+    batches = iterate_images(
         torch.utils.data.Subset(rows, part), options.get("workers"), encoder.device, batch_size=batch_size
     )
     encoder.model.eval()
     with track(options.get("what", "encoding images"), len(part)) as advance, torch.inference_mode():
-        for batch in loader:
+        for batch in batches:
             values = np.empty((0, len(transforms), encoder.embed_dim), dtype=np.float32)
             if batch.rows:
                 encoded = encoder.encode(batch.images.flatten(0, 1))
@@ -172,6 +176,21 @@ def _last_changes(dataset: datasets.Dataset) -> str:
     return digest.hexdigest()
 
 
+def _is_whole(path: Path) -> bool:
+    """Whether features are cached there; a file that was cut off is removed."""
+    from safetensors import SafetensorError, safe_open
+
+    if not path.is_file():
+        return False
+    try:
+        with safe_open(path, framework="np") as handle:
+            return "bad" in handle.metadata()
+    except SafetensorError as error:
+        logger.warning("%s is damaged (%s): removed; the images are encoded anew.", path, error)
+        path.unlink(missing_ok=True)
+        return False
+
+
 def _read(path: Path) -> ImageFeatures:
     from safetensors import safe_open
 
@@ -181,8 +200,13 @@ def _read(path: Path) -> ImageFeatures:
 
 
 def _write(path: Path, features: ImageFeatures) -> None:
+    """Without a cache a run is slow, not wrong: a disk that refuses is said, and the run goes on."""
     from safetensors.numpy import save_file
 
-    with atomic_path(path) as temporary:
-        tensors = {"values": features.values, "rows": features.rows}
-        save_file(cast(Any, tensors), temporary, metadata={"bad": json.dumps([asdict(row) for row in features.bad])})
+    tensors = {"values": features.values, "rows": features.rows}
+    bad = json.dumps([asdict(row) for row in features.bad])
+    try:
+        with atomic_path(path) as temporary:
+            save_file(cast(Any, tensors), temporary, metadata={"bad": bad})
+    except StorageError as error:
+        logger.warning("%s Nothing is cached.", error)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -13,6 +14,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from wscl_embed.dataset import image_source
+from wscl_embed.errors import LostProcessError
 from wscl_embed.images import BadImageError, content_hash, decode_image, read_source
 from wscl_embed.quarantine import BadRow
 
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     import datasets
     from PIL import Image
 
+TIMEOUT = 300  # seconds for a batch; a disk that answers at all is quicker
 Transform = Callable[["Image.Image"], Tensor]
 
 
@@ -101,7 +104,50 @@ def image_loader(
     """A DataLoader of `Batch`; ``workers`` None: one process less than there are cores, up to 8."""
     if workers is None:
         workers = min(8, max(1, available_cores() - 1)) if len(cast(Any, rows)) >= 256 else 0
+    if workers:
+        options |= {"timeout": TIMEOUT, "worker_init_fn": _leave_signals_to_the_parent}
     return DataLoader(rows, collate_fn=collate, num_workers=workers, pin_memory=device.type == "cuda", **options)
+
+
+def iterate_images(
+    rows: torch.utils.data.Dataset[Any], workers: int | None, device: torch.device, **options: Any
+) -> Iterator[Batch]:
+    """The batches of `image_loader`.
+
+    Raises:
+        LostProcessError: a process that decodes died, or gave nothing for `TIMEOUT` seconds.
+    """
+    count = 0
+    loader = image_loader(rows, workers, device, **options)
+    try:
+        for batch in loader:
+            yield batch
+            count += 1
+    except RuntimeError as error:
+        said = str(error)
+        if "DataLoader" not in said:
+            raise
+        what = f"gave nothing for {TIMEOUT} seconds" if "timed out" in said else "died"
+        raise LostProcessError(
+            f"a process that decodes images {what}, near {_ids_of_batch(loader, count)} ({said.splitlines()[0]}). "
+            "A disk that hangs, too little memory, or --shm-size of a container? --workers 0 decodes without processes."
+        ) from error
+
+
+def _ids_of_batch(loader: DataLoader[Any], number: int) -> str:
+    """Whom a batch is of: the first ids."""
+    rows: Any = loader.dataset
+    chosen: list[int] = next(islice(cast(Any, loader.batch_sampler), number, None), [])
+    if isinstance(rows, torch.utils.data.Subset):
+        rows, chosen = rows.dataset, [rows.indices[one] for one in chosen]
+    ids = list(rows.dataset.select(chosen[:3])["id"])
+    return f"the images {', '.join(ids)}, ..." if ids else "the end"
+
+
+def _leave_signals_to_the_parent(worker: int) -> None:
+    """A signal to the group (Ctrl-C, torchrun) is the parent's to answer: it needs these until its step is done."""
+    if hasattr(os, "setpgrp"):  # not on Windows
+        os.setpgrp()
 
 
 def available_cores() -> int:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from wscl_embed.config import FitConfig, differences, read_config
+from wscl_embed.config import SAME_RESULT, FitConfig, differences, make_config
 from wscl_embed.errors import InputError
-from wscl_embed.files import write_text
+from wscl_embed.files import clear_leftovers, leftovers, remove, storage_errors, write_text
+from wscl_embed.progress import console
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Run:
     ==================== ==================================================================
     ``config.yaml``      repeats the run: ``wscl-embed fit --config``
     ``clusters.parquet`` `wscl_embed.Clusters`
-    ``checkpoints/``     the training state, for ``--resume``
+    ``checkpoints/``     the last two training states, for ``--resume``
     ``model/``           the tuned model, as open_clip saves and loads it
     ``embeddings.h5``    `wscl_embed.EmbeddingStore` of the tuned model
     ``metrics.json``     before and after, and how training went
@@ -54,13 +54,14 @@ class Run:
         if self.folder.exists() and not self.folder.is_dir():
             raise InputError(f"{self.folder} is a file; name another --output.")
         check_place(self.folder)
-        taken = self.folder.is_dir() and any(self.folder.iterdir())
-        if resume:
+        there = set(self.folder.iterdir()) if self.folder.is_dir() else set()
+        taken = bool(there - set(leftovers(self.folder)))
+        if resume and not taken:
+            console().print(f"{self.folder}: there is no run to resume yet, so it begins.", soft_wrap=True)
+        elif resume:
             if not self.config.is_file():
                 raise InputError(f"{self.folder}: there is no run to resume (no config.yaml).")
-            old, new = ({**options, "output": ""} for options in (read_config(self.config), config.model_dump()))
-            if old != new:
-                raise InputError(f"{self.folder}: --resume with another config: {differences(old, new)}.")
+            self._check_same(config)
         elif taken and not overwrite:
             raise InputError(f"{self.folder} exists. Give --overwrite to replace it, or --resume to continue its run.")
         elif taken and not self.config.is_file():
@@ -68,10 +69,20 @@ class Run:
 
     def begin(self, config: FitConfig, *, overwrite: bool) -> None:
         """Make the folder and write the config. `check` comes first."""
-        if overwrite and self.folder.is_dir():
-            shutil.rmtree(self.folder)
-        self.folder.mkdir(parents=True, exist_ok=True)
+        with storage_errors(self.folder):
+            clear_leftovers(self.folder.parent, self.folder.name)
+            if overwrite and self.folder.is_dir():
+                remove(self.folder)
+            self.folder.mkdir(parents=True, exist_ok=True)
+            for folder in (self.folder, self.model):
+                clear_leftovers(folder)
         write_text(self.config, config.to_yaml())
+
+    def _check_same(self, config: FitConfig) -> None:
+        old = make_config({}, self.config).resolved().model_dump(exclude=set(SAME_RESULT))
+        new = config.model_dump(exclude=set(SAME_RESULT))
+        if old != new:
+            raise InputError(f"{self.folder}: --resume with another config: {differences(old, new)}.")
 
     def write_metrics(self, metrics: dict[str, Any]) -> None:
         """Write ``metrics.json``."""

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import importlib
 import os
+import shlex
 import sys
 import time
+from typing import Any, NoReturn
 
 import click
 
 from wscl_embed import __version__
-from wscl_embed.errors import WsclEmbedError
+from wscl_embed.errors import MemoryLimitError, StorageError, WsclEmbedError
+from wscl_embed.files import refusal
+from wscl_embed.interruption import Interrupted, handled
 from wscl_embed.progress import printable
 
 RANK = int(os.environ.get("RANK", "0"))
@@ -43,6 +47,23 @@ class LazyGroup(click.Group):
         command: click.Command = importlib.import_module(f"wscl_embed.cli.{cmd_name}").command
         return command
 
+    def invoke(self, ctx: click.Context) -> Any:
+        """Click's own answer to an interrupt is a blank line."""
+        try:
+            return super().invoke(ctx)
+        except Interrupted as interrupted:
+            _fail(f"{interrupted} {self._continuation(ctx)}".strip(), interrupted.exit_code, kind="")
+
+    def _continuation(self, ctx: click.Context) -> str:
+        command = ctx.invoked_subcommand and self.get_command(ctx, ctx.invoked_subcommand)
+        if not command or not any(parameter.name == "resume" for parameter in command.params):
+            return ""
+        again = [one for one in sys.argv[1:] if one not in ("--overwrite", "--resume")]
+        start = ["wscl-embed"]
+        if "TORCHELASTIC_RUN_ID" in os.environ:
+            start = ["torchrun", "--nproc-per-node", os.environ["LOCAL_WORLD_SIZE"], "-m", "wscl_embed"]
+        return f"Continue with: {shlex.join([*start, *again, '--resume'])}"
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
             formatter.write_dl(list(COMMANDS.items()))
@@ -61,13 +82,24 @@ def group() -> None:
 
 
 def main() -> None:
-    """Run the command line. Exit codes: 0 done, 1 a failure of ours, 2 wrong use or bad input, 130 interrupted."""
+    """Run the command line.
+
+    Exit codes: 0 done; 1 a failure of ours; 2 wrong use or bad input; 3 the loss became no number; 4 out of memory;
+    5 the disk is full or refuses; 6 an image was lost during the run; 7 a process was lost; 130 Ctrl-C; 143 SIGTERM.
+    """
     if RANK:  # of the processes torchrun started the first reports
         sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115, PTH123 - until the end
     try:
-        group.main(standalone_mode=False, prog_name="wscl-embed")
+        with handled():
+            group.main(standalone_mode=False, prog_name="wscl-embed")
     except WsclEmbedError as error:
         _fail(str(error), error.exit_code)
+    except OSError as error:
+        if refusal(error) is None:
+            raise
+        _fail(f"{error.filename or 'a file'}: {refusal(error)}.", StorageError.exit_code)
+    except MemoryError as error:
+        _fail(f"out of memory. {error}".rstrip(), MemoryLimitError.exit_code)
     except click.exceptions.NoArgsIsHelpError as error:
         click.echo(error.format_message(), err=True)
         sys.exit(error.exit_code)
@@ -80,9 +112,11 @@ def main() -> None:
         _fail("interrupted.", 130)
 
 
-def _fail(message: str, code: int) -> None:
-    place = f"error on process {RANK}" if RANK else "error"
-    click.echo(f"{place}: {printable(message)}", err=True)
+def _fail(message: str, code: int, kind: str = "error") -> NoReturn:
+    if kind:
+        message = f"{kind} on process {RANK}: {message}" if RANK else f"{kind}: {message}"
+    if kind or not RANK:
+        click.echo(printable(message), err=True)
     if RANK:
         time.sleep(WAIT)  # torchrun ends the others as soon as one has left: let the first say what it has to say
     sys.exit(code)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from wscl_embed import interruption
 from wscl_embed.adapter import Adapter
 from wscl_embed.cache import cache_at
 from wscl_embed.clusters import Clusters
@@ -100,7 +101,8 @@ def run_fit(
     """`fit` from a `FitConfig`; ``data`` and ``adapters`` stand in for its names where Python has the objects."""
     from wscl_embed.distributed import processes
 
-    with processes(), cache_at(config.cache_dir):
+    kept = interruption.keeping(f"The run up to its last checkpoint is in {config.output}.")
+    with interruption.handled(), kept, processes(), cache_at(config.cache_dir):
         return _run_fit(config.resolved(), config.data if data is None else data, adapters, overwrite, resume)
 
 
@@ -116,17 +118,19 @@ def _run_fit(
     from wscl_embed.distributed import on_first
 
     run = Run(Path(config.output))
-    on_first(lambda: run.check(config, overwrite=overwrite, resume=resume))
     seconds: dict[str, float] = {}
-    made = [make_adapter(one) for one in adapters or config.adapter]
-    stages.check_reclustering(made, config)
-    with _timed(seconds, "load"):
-        dataset = stages.with_validation(stages.open_dataset(data, config), config)
-        encoder = stages.open_encoder(config)
-    with _timed(seconds, "features and clusters"):
-        material = stages.prepare(dataset, encoder, made, config, known=run.clusters if resume else None)
-    held_out = stages.held_out_rows(material.dataset, config)
-    on_first(lambda: stages.begin(run, material, config, overwrite=overwrite))
+    cache = stages.cache_dir(config)
+    with interruption.keeping(f"Training had not begun; features of all images that were finished are in {cache}."):
+        on_first(lambda: run.check(config, overwrite=overwrite, resume=resume))
+        made = [make_adapter(one) for one in adapters or config.adapter]
+        stages.check_reclustering(made, config)
+        with _timed(seconds, "load"):
+            dataset = stages.with_validation(stages.open_dataset(data, config), config)
+            encoder = stages.open_encoder(config)
+        with _timed(seconds, "features and clusters"):
+            material = stages.prepare(dataset, encoder, made, config, known=run.clusters if resume else None)
+        held_out = stages.held_out_rows(material.dataset, config)
+        on_first(lambda: stages.begin(run, material, config, overwrite=overwrite))
     with _timed(seconds, "training"):
         tuned = stages.tune(encoder, material, made, config, run)
     material = material.with_clusters(tuned.clusters, config)

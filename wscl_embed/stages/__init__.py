@@ -3,7 +3,7 @@
 from wscl_embed.stages.clustering import assign, assign_parts, check_weights, measure_parts, named
 from wscl_embed.stages.guarding import guard
 from wscl_embed.stages.inputs import check_column, check_images, open_dataset, open_encoder, open_split, read_labels
-from wscl_embed.stages.material import Material, frozen_features, prepare, with_features
+from wscl_embed.stages.material import Material, cache_dir, frozen_features, prepare, with_features
 from wscl_embed.stages.reporting import write_report
 from wscl_embed.stages.results import begin, store_attributes, write_card, write_results
 from wscl_embed.stages.rounds import check_reclustering
@@ -17,6 +17,7 @@ __all__ = [
     "assign",
     "assign_parts",
     "begin",
+    "cache_dir",
     "check_column",
     "check_images",
     "check_reclustering",

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from wscl_embed.adapter import Adapter
 from wscl_embed.clusters import Clusters
 from wscl_embed.config import FitConfig
+from wscl_embed.dataset import dataset_fingerprint
 from wscl_embed.errors import InputError
 from wscl_embed.run import Run
 from wscl_embed.stages.guarding import HeadMixture, Mixture, TowerMixture, weights_of
@@ -53,7 +54,8 @@ def tune(encoder: Encoder, material: Material, adapters: Sequence[Adapter], conf
     with TrainingLog(run.tensorboard if config.tensorboard else None) as log:
         rounds = make_reclustering(material, adapters, config)
         common: dict[str, Any] = {"options": _train_options(config), "log": log, "reclustering": rounds}
-        common["checkpoints"] = Checkpoints(run.checkpoints)
+        facts = {"dataset": dataset_fingerprint(material.dataset), "encoder": encoder.weights_hash()}
+        common["checkpoints"] = Checkpoints(run.checkpoints, facts)
         if config.tune == "full":
             locked = config.unlocked_groups
             frozen = weights_of(encoder)

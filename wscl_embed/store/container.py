@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from wscl_embed.errors import WsclEmbedError
+from wscl_embed.files import clear_leftovers, storage_errors, sync, sync_folder, temporary_path
 from wscl_embed.store.rows import HEAD, RowFiles
 
 if TYPE_CHECKING:
@@ -29,15 +29,14 @@ def finish(rows: RowFiles, path: Path, attributes: Mapping[str, Any], clusters: 
     opening the `RowFiles` again cuts off.
 
     Raises:
-        WsclEmbedError: the disk is full, or refuses for another reason.
+        StorageError: the disk is full, or refuses for another reason.
     """
     rows.close()
-    try:
+    with storage_errors(path):
         _fill(rows, attributes, clusters)
-    except OSError as error:  # h5py's have no strerror
-        raise WsclEmbedError(f"{path}: cannot be written ({error.strerror or error}).") from error
-    rows.vectors_path.replace(path)
-    rows.remove()
+        rows.vectors_path.replace(path)
+        sync_folder(path.parent)
+        rows.remove()
 
 
 def _fill(rows: RowFiles, attributes: Mapping[str, Any], clusters: Clusters | None) -> None:
@@ -55,8 +54,7 @@ def _fill(rows: RowFiles, attributes: Mapping[str, Any], clusters: Clusters | No
         if clusters is not None:
             _write_clusters(file, clusters, [image_id.decode() for block in rows.read_ids() for image_id in block])
         file.attrs["complete"] = True
-    with rows.vectors_path.open("rb") as handle:
-        os.fsync(handle.fileno())
+    sync(rows.vectors_path)
 
 
 def _enclose(rows: RowFiles) -> None:
@@ -136,7 +134,8 @@ class StoreWriter:
 def create(path: Path, dim: int, dtype: str, attributes: Mapping[str, Any], *, hashed: bool) -> Iterator[StoreWriter]:
     """What `wscl_embed.EmbeddingStore.create` does."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    rows = RowFiles(path.with_name(f".{path.name}.{os.getpid()}.tmp"), dim, dtype, hashed=hashed)
+    clear_leftovers(path.parent, path.name)
+    rows = RowFiles(temporary_path(path), dim, dtype, hashed=hashed)
     writer = StoreWriter(rows)
     try:
         yield writer

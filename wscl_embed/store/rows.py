@@ -11,7 +11,7 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from wscl_embed.errors import InputError, WsclEmbedError
+from wscl_embed.errors import InputError, StorageError
 
 HEAD = 4096  # bytes left free before the first vector; `wscl_embed.store.container` puts the HDF5 header there
 HASH_BYTES = 16
@@ -85,7 +85,7 @@ class RowFiles:
 
         Raises:
             InputError: a row that is not finite, or an id with a NUL character (names the id).
-            WsclEmbedError: the disk is full, or does not take the rows for another reason.
+            StorageError: the disk is full, or does not take the rows for another reason.
         """
         rows = np.asarray(embeddings)
         if rows.dtype not in (np.float32, np.float16):
@@ -122,7 +122,7 @@ class RowFiles:
             self._ids.write(encoded)
             self._ids.flush()
         except OSError as error:
-            raise WsclEmbedError(f"{self.vectors_path.parent}: cannot be written ({error.strerror}).") from error
+            raise StorageError(f"{self.vectors_path.parent}: cannot be written ({error.strerror}).") from error
         except InputError:
             self._vectors.truncate(HEAD + self._length * self.row_bytes)  # the blocks before the bad one
             raise

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from typing import TYPE_CHECKING, cast
 
 import numpy as np
@@ -13,9 +14,9 @@ from torch import Tensor, nn
 
 from wscl_embed.checkpoint import Checkpoints
 from wscl_embed.distributed import rank, world_size
-from wscl_embed.errors import WsclEmbedError
+from wscl_embed.errors import LostInputError
 from wscl_embed.features import draft_size, encode_images
-from wscl_embed.image_rows import ImageRows, image_loader
+from wscl_embed.image_rows import ImageRows, iterate_images
 from wscl_embed.quarantine import BadRow
 from wscl_embed.reclustering import Reclustering
 from wscl_embed.sampling import ClusterBatchSampler
@@ -57,9 +58,9 @@ def train_full(
     embedder = TowerEmbedder(encoder, make_heads(options, encoder.embed_dim).to(encoder.device))
     rows = ImageRows(dataset, [encoder.augmentation()] * 2, draft_size(encoder), options.seed)
 
-    def batches(sampler: ClusterBatchSampler) -> Iterable[tuple[list[int], Tensor]]:
+    def batches(sampler: ClusterBatchSampler, start: int) -> Iterable[tuple[list[int], Tensor]]:
         rows.epoch = sampler.epoch
-        for batch in image_loader(rows, workers, encoder.device, batch_sampler=OwnRows(sampler)):
+        for batch in iterate_images(rows, workers, encoder.device, batch_sampler=OwnRows(sampler, start)):
             _all_readable(batch.bad)
             yield batch.rows, batch.images.to(encoder.device, non_blocking=True)
 
@@ -88,16 +89,16 @@ class TowerEmbedder(nn.Module):
 
 
 class OwnRows:
-    """This process's share of each batch of a sampler; all processes draw the same batches."""
+    """This process's share of each batch of a sampler from number ``start`` on; all processes draw the same batches."""
 
-    def __init__(self, sampler: ClusterBatchSampler) -> None:
-        self._sampler = sampler
+    def __init__(self, sampler: ClusterBatchSampler, start: int = 0) -> None:
+        self._sampler, self._start = sampler, start
 
     def __len__(self) -> int:
-        return len(self._sampler)
+        return len(self._sampler) - self._start
 
     def __iter__(self) -> Iterator[list[int]]:
-        for rows in self._sampler:
+        for rows in islice(self._sampler, self._start, None):
             yield rows[rank() :: world_size()]
 
 
@@ -112,6 +113,6 @@ def _current_features(encoder: Encoder, dataset: datasets.Dataset, workers: int 
 def _all_readable(bad: Sequence[BadRow]) -> None:
     if bad:
         row = bad[0]
-        raise WsclEmbedError(
+        raise LostInputError(
             f"image {row.id} ({row.path}) was readable at the start of the run and is not now: {row.reason}."
         )

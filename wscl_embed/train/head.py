@@ -47,10 +47,13 @@ def train_head(
     head = HeadMap(dim).to(device)
     projection = make_heads(options, dim).to(device)
 
-    def batches(sampler: ClusterBatchSampler) -> Iterable[tuple[list[int], Tensor]]:
+    def batches(sampler: ClusterBatchSampler, start: int) -> Iterable[tuple[list[int], Tensor]]:
         rng = np.random.default_rng([options.seed, sampler.epoch, 1])
-        for rows in sampler:
-            pairs = np.argsort(rng.random((len(rows), n_views)), axis=1)[:, :2]
+        for number, rows in enumerate(sampler):
+            drawn = rng.random((len(rows), n_views))  # for those before the start as well
+            if number < start:
+                continue
+            pairs = np.argsort(drawn, axis=1)[:, :2]
             own, pairs = rows[rank() :: world_size()], pairs[rank() :: world_size()]
             yield own, cached[torch.tensor(own)[:, None], torch.from_numpy(pairs)].float().to(device)
 

@@ -1,4 +1,4 @@
-"""The loop both modes share: AdamW, a cosine with warm-up, a checkpoint after each epoch."""
+"""The loop both modes share: AdamW, a cosine with warm-up, checkpoints."""
 
 from __future__ import annotations
 
@@ -12,16 +12,19 @@ from scipy import sparse
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from wscl_embed.checkpoint import Checkpoints
-from wscl_embed.distributed import copy_from_first, on_first, world_size
-from wscl_embed.errors import WsclEmbedError
+from wscl_embed.checkpoint import Checkpoints, Part
+from wscl_embed.distributed import copy_from_first, world_size
+from wscl_embed.errors import LostInputError, LostProcessError
+from wscl_embed.interruption import deferred
 from wscl_embed.progress import track
 from wscl_embed.reclustering import Reclustering
 from wscl_embed.sampling import ClusterBatchSampler
-from wscl_embed.train.objective import backward
+from wscl_embed.train.memory import FittingSteps
 from wscl_embed.train.options import EpochLog, TrainOptions
+from wscl_embed.train.saving import Saving
 
-Batches = Callable[[ClusterBatchSampler], Iterable[tuple[list[int], Tensor]]]
+Batches = Callable[[ClusterBatchSampler, int], Iterable[tuple[list[int], Tensor]]]
+"""A sampler whose epoch is set, and a number of batches to leave out -> the rows and inputs of each of the others"""
 
 
 def optimise(
@@ -33,77 +36,80 @@ def optimise(
     log: EpochLog,
     reclustering: Reclustering | None = None,
 ) -> None:
-    """AdamW, cosine with warm-up, clipped gradients; a checkpoint after each epoch.
+    """AdamW, cosine with warm-up, clipped gradients; a checkpoint after each epoch, and within it when one is due.
 
     On several processes ``batches`` gives each its own rows; the loss is that of all of them, the gradient is averaged.
 
     Args:
-        batches: the rows and inputs of each batch of a sampler whose epoch is set.
+        batches: what to train on.
         membership: (n, K) of the training images.
         reclustering: gives the membership of each epoch in its place.
+
+    Raises:
+        Interrupted: a signal asked to stop; the state is in a checkpoint.
+        DivergedError: loss or weights are no finite numbers; the last checkpoint is of before.
     """
     optimiser = _adamw(trainable(embedder), options)
-    state = {"module": embedder, "optimiser": optimiser, "log": log}
+    state: dict[str, Part] = {"optimiser": optimiser, "log": log}
     if reclustering is not None:
         state["clusters"] = reclustering
-    first = checkpoints.restore(state)
+    saving = Saving(checkpoints, state, embedder, options)
+    saving.restore()
     parallel = DistributedDataParallel(embedder) if world_size() > 1 else embedder
+    backward = FittingSteps(parallel, options)
     left_out = None
-    for epoch in range(first, options.epochs):
-        measured: dict[str, float] = {}
+    progress = saving.progress
+    while progress.epoch < options.epochs:
         if reclustering is not None:
-            measured = reclustering.update(epoch)
-            clusters = reclustering.at(epoch)
+            if progress.step == 0:
+                progress.measured = reclustering.update(progress.epoch)
+            clusters = reclustering.at(progress.epoch)
             membership, left_out = clusters.membership, clusters.dropped
         sampler = ClusterBatchSampler(
             membership, options.batch_size, options.images_per_cluster, seed=options.seed, left_out=left_out
         )
-        sampler.set_epoch(epoch)
-        # Dropout draws from the global generator: a resumed epoch must draw what an uninterrupted one does.
-        torch.manual_seed(int(np.random.SeedSequence([options.seed, epoch]).generate_state(1)[0]))
-        losses, learning_rate = _run_epoch(parallel, optimiser, batches, sampler, membership, options)
-        log(epoch + 1, mean_loss(losses, epoch, options), learning_rate, **measured)
+        sampler.set_epoch(progress.epoch)
+        learning_rate = _run_epoch(backward, optimiser, batches, sampler, membership, saving)
+        saving.check_finite()
+        log(progress.epoch + 1, progress.mean_loss(), learning_rate, **progress.measured)
+        progress.next_epoch()
         copy_from_first(embedder)
-        on_first(lambda done=epoch + 1: checkpoints.save(done, state))  # type: ignore[misc]
+        saving.save()
 
 
 def _run_epoch(
-    embedder: nn.Module,
+    backward: FittingSteps,
     optimiser: torch.optim.Optimizer,
     batches: Batches,
     sampler: ClusterBatchSampler,
     membership: sparse.csr_array,
-    options: TrainOptions,
-) -> tuple[list[Tensor], float]:
-    """Train on the batches of ``sampler``; the loss of each step, and the learning rate they end at."""
-    n_steps = len(sampler)
+    saving: Saving,
+) -> float:
+    """Train on the batches of ``sampler`` that are not behind us; the learning rate they end at."""
+    n_steps, options, progress = len(sampler), backward.options, saving.progress
     factor = cosine_with_warmup(options.epochs * n_steps, options.warmup)
-    losses = []
-    with track(f"epoch {sampler.epoch + 1} of {options.epochs}", n_steps) as advance:
-        for step, (rows, inputs) in enumerate(batches(sampler), sampler.epoch * n_steps):
-            for group in optimiser.param_groups:
-                group["lr"] = options.learning_rate * factor(step)
-            optimiser.zero_grad(set_to_none=True)
-            losses.append(backward(embedder, inputs, membership[rows], options))
-            nn.utils.clip_grad_norm_(trainable(embedder), options.gradient_clip)
-            optimiser.step()
-            advance(1)
-    return losses, options.learning_rate * factor((sampler.epoch + 1) * n_steps)
+    with deferred(), track(f"epoch {sampler.epoch + 1} of {options.epochs}", n_steps) as advance:
+        advance(progress.step)
+        try:
+            for rows, inputs in batches(sampler, progress.step):
+                for group in optimiser.param_groups:
+                    group["lr"] = options.learning_rate * factor(sampler.epoch * n_steps + progress.step)
+                loss = backward(inputs, membership[rows], _seed(options.seed, sampler.epoch, progress.step))
+                nn.utils.clip_grad_norm_(trainable(backward.embedder), options.gradient_clip)
+                optimiser.step()
+                progress.losses.append(loss)
+                progress.step += 1
+                advance(1)
+                saving.after_step()
+        except (LostInputError, LostProcessError):  # of the next batch: the state is whole
+            saving.save_here()
+            raise
+    return options.learning_rate * factor((sampler.epoch + 1) * n_steps)
 
 
-def mean_loss(losses: list[Tensor], epoch: int, options: TrainOptions) -> float:
-    """The mean over the steps of an epoch.
-
-    Raises:
-        WsclEmbedError: it is no finite number.
-    """
-    mean = float(torch.stack(losses).mean())
-    if not math.isfinite(mean):
-        raise WsclEmbedError(
-            f"the loss became {mean} in epoch {epoch + 1}; try a lower --learning-rate "
-            f"(now {options.learning_rate}) or a higher --temperature (now {options.temperature})."
-        )
-    return mean
+def _seed(*numbers: int) -> int:
+    """Of one step: dropout draws from the global generator, and must draw the same in a run that was resumed."""
+    return int(np.random.SeedSequence(numbers).generate_state(1)[0])
 
 
 def trainable(module: nn.Module) -> list[nn.Parameter]:

@@ -27,6 +27,7 @@ class TrainOptions:
     instance_weight: float = 0.0
     micro_batch_size: int | None = None
     compile: bool = False
+    save_every: str = "10m"
     warmup: float = 0.05
     gradient_clip: float = 1.0
     seed: int = 0
