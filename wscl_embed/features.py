@@ -90,7 +90,7 @@ def encode_images(
 def cached_features(encoder: Encoder, dataset: datasets.Dataset, cache_dir: Path) -> ImageFeatures | None:
     """What `encode_images` left in the cache for these images without views; None where there is nothing."""
     path = _cache_path(encoder, dataset, cache_dir, PLAIN)
-    return _read(path) if path.is_file() else None
+    return _read(path) if _is_whole(path) else None
 
 
 def _cache_path(encoder: Encoder, dataset: datasets.Dataset, cache_dir: Path, views: str) -> Path:

@@ -16,7 +16,7 @@ from wscl_embed.errors import StorageError, WsclEmbedError
 REFUSALS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO, errno.EACCES, errno.EPERM)
 """What a disk says that is full, read-only or broken, or a folder nothing may be written into."""
 
-OLD = ".old"  # what a folder is called while it is deleted
+ASIDE, GONE = ".aside", ".gone"  # what a folder is called while another takes its place, and while it is deleted
 
 
 @contextmanager
@@ -39,6 +39,9 @@ def atomic_path(path: Path) -> Iterator[Path]:
 def atomic_folder(path: Path) -> Iterator[Path]:
     """A temporary folder beside ``path``; on success it takes the place of ``path``, on failure it is removed.
 
+    No system call does that at once: a process killed in between leaves the old folder under a hidden name, from which
+    the next one to write there brings it back.
+
     Raises:
         StorageError: as `atomic_path`.
     """
@@ -49,8 +52,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
             if file.is_file():
                 sync(file)
         sync_folder(temporary)
-        remove(path)
-        temporary.replace(path)
+        _take_place(temporary, path)
         sync_folder(path.parent)
 
 
@@ -65,7 +67,7 @@ def remove(path: Path) -> None:
     if not path.is_dir():
         path.unlink(missing_ok=True)
         return
-    doomed = temporary_path(path.with_name(path.name + OLD))
+    doomed = temporary_path(path.with_name(path.name + GONE))
     shutil.rmtree(doomed, ignore_errors=True)
     path.rename(doomed)
     shutil.rmtree(doomed, ignore_errors=True)
@@ -85,15 +87,23 @@ def leftovers(folder: Path, name: str | None = None) -> list[Path]:
     found = []
     for path in folder.iterdir() if folder.is_dir() else ():
         match = ours.fullmatch(path.name)
-        if match and name in (None, match["name"].removesuffix(OLD)) and not _alive(int(match["process"])):
+        if (
+            match
+            and name in (None, match["name"].removesuffix(ASIDE).removesuffix(GONE))
+            and not _alive(int(match["process"]))
+        ):
             found.append(path)
     return found
 
 
 def clear_leftovers(folder: Path, name: str | None = None) -> None:
-    """Delete `leftovers`."""
+    """Delete `leftovers`, but for a folder that was moved aside, and whose place nothing has taken: it goes back."""
     for path in leftovers(folder, name):
-        remove(path)
+        before, moved, _ = path.name.removeprefix(".").rpartition(f"{ASIDE}.{socket.gethostname()}-")
+        if moved and not (folder / before).exists():
+            path.rename(folder / before)
+        else:
+            remove(path)
 
 
 def sync(path: Path) -> None:
@@ -153,6 +163,19 @@ def _temporary(path: Path) -> Iterator[Path]:
             shutil.rmtree(temporary, ignore_errors=True)
         else:
             temporary.unlink(missing_ok=True)
+
+
+def _take_place(new: Path, path: Path) -> None:
+    aside = temporary_path(path.with_name(path.name + ASIDE))
+    if path.exists():
+        path.rename(aside)
+    try:
+        new.rename(path)
+    except BaseException:
+        if aside.exists():
+            aside.rename(path)
+        raise
+    remove(aside)
 
 
 def _alive(process: int) -> bool:

@@ -69,12 +69,18 @@ def handled() -> Iterator[None]:
 
 @contextmanager
 def deferred() -> Iterator[None]:
-    """Within the ``with`` block the first signal is only noted, for `requested`; a second Ctrl-C ends the process."""
+    """Within the ``with`` block the first signal is only noted, for `requested`; a second Ctrl-C ends the process.
+
+    Raises:
+        Interrupted: at the end of the block, when nobody asked any more.
+    """
     _State.deferred = True
     try:
         yield
     finally:
         _State.deferred = False
+    if _State.received is not None:
+        raise Interrupted(_State.received)
 
 
 def requested() -> int:

@@ -29,7 +29,6 @@ def stop(command: list[str], output: Path, prepare: Callable[[], None]) -> dict[
     code = wait(start([*command, "--output", str(output), "--resume"], log, prepare))
     found = {"code": code, "lines": log.read_text().splitlines(), "checkpoint": last_checkpoint(output)}
     found["written"] = output.exists()
-    found["continued"] = continued(found["lines"][-1], log)
     return found
 
 
@@ -68,8 +67,9 @@ def main(folder: Path, command: list[str]) -> None:
         ("SIGINT", partial(in_training, signal.SIGINT)),
         ("early", partial(before_training, signal.SIGTERM)),
     ):
-        found[name] = {**stop(command, folder / name, prepare), "same": results(folder / name) == whole}
-    found["after"] = {"hidden": hidden(folder)}
+        found[name] = stop(command, folder / name, prepare)
+    code = continued(found["SIGTERM"]["lines"][-1], folder / "continued.log")
+    found["after"] = {"code": code, "same": results(folder / "SIGTERM") == whole, "hidden": hidden(folder)}
     print(json.dumps(found))
 
 

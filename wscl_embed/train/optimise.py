@@ -69,12 +69,13 @@ def optimise(
             membership, options.batch_size, options.images_per_cluster, seed=options.seed, left_out=left_out
         )
         sampler.set_epoch(progress.epoch)
-        learning_rate = _run_epoch(backward, optimiser, batches, sampler, membership, saving)
-        saving.check_finite()
-        log(progress.epoch + 1, progress.mean_loss(), learning_rate, **progress.measured)
-        progress.next_epoch()
-        copy_from_first(embedder)
-        saving.save()
+        with deferred():
+            learning_rate = _run_epoch(backward, optimiser, batches, sampler, membership, saving)
+            saving.check_finite()
+            log(progress.epoch + 1, progress.mean_loss(), learning_rate, **progress.measured)
+            progress.next_epoch()
+            copy_from_first(embedder)
+            saving.after_epoch()
 
 
 def _run_epoch(
@@ -88,7 +89,7 @@ def _run_epoch(
     """Train on the batches of ``sampler`` that are not behind us; the learning rate they end at."""
     n_steps, options, progress = len(sampler), backward.options, saving.progress
     factor = cosine_with_warmup(options.epochs * n_steps, options.warmup)
-    with deferred(), track(f"epoch {sampler.epoch + 1} of {options.epochs}", n_steps) as advance:
+    with track(f"epoch {sampler.epoch + 1} of {options.epochs}", n_steps) as advance:
         advance(progress.step)
         try:
             for rows, inputs in batches(sampler, progress.step):

@@ -89,9 +89,20 @@ class Saving:
         """
         signum, due = agree([interruption.requested(), int(self._due())])
         if signum or due:
-            kept = self.save()
-            if signum:
-                raise Interrupted(signum, f"{self._where()} is in {kept}.")
+            self._save_and_leave(signum)
+
+    def after_epoch(self) -> None:
+        """Write a checkpoint.
+
+        Raises:
+            Interrupted: as `after_step`.
+        """
+        self._save_and_leave(*agree([interruption.requested()]))
+
+    def _save_and_leave(self, signum: int) -> None:
+        kept = self.save()
+        if signum:
+            raise Interrupted(signum, f"{self._where()} is in {kept}.")
 
     def _due(self) -> bool:
         if self._every.steps is not None:
