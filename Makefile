@@ -1,6 +1,7 @@
 # make demo     the whole job on the emoji that come with the package, in minutes on a laptop
 # make test     the tests; make test-slow those that take longer
 #               (a browser opens the report where there is one: apt-get install chromium)
+# make faults   all the kills, refused writes and lost processes of docs/reliability.md
 # make lint     ruff and mypy
 #
 # Each makes the virtual environment .venv when there is none. For a GPU or another build of torch, make your own
@@ -11,7 +12,7 @@ VENV ?= .venv
 PIP_INSTALL = $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 OFFLINE = HF_HUB_OFFLINE=1
 
-.PHONY: demo test test-slow lint clean
+.PHONY: demo test test-slow faults lint clean
 
 demo: $(VENV)/.installed-demo
 	$(OFFLINE) $(VENV)/bin/wscl-embed demo --output runs/demo --overwrite
@@ -21,6 +22,9 @@ test: $(VENV)/.installed-test
 
 test-slow: $(VENV)/.installed-test
 	$(OFFLINE) $(VENV)/bin/python -m pytest -m slow
+
+faults: $(VENV)/.installed-test
+	$(OFFLINE) $(VENV)/bin/python -m pytest tests/faults tests/test_store_kill.py
 
 lint: $(VENV)/.installed-test
 	$(VENV)/bin/ruff check .

@@ -15,7 +15,7 @@ from wscl_embed.checkpoint_file import DamagedError, Saved, read_checkpoint, wri
 from wscl_embed.distributed import on_first
 from wscl_embed.errors import InputError
 from wscl_embed.files import clear_leftovers, remove, storage_errors, sync_folder, temporary_path
-from wscl_embed.progress import console
+from wscl_embed.progress import say
 
 NAME = re.compile(r"epoch-(\d{5})-step-(\d{7})")
 KEPT = 2
@@ -111,9 +111,7 @@ class Checkpoints:
                 saved = read_checkpoint(path)
             except DamagedError as error:
                 damaged.append(path)
-                console().print(
-                    f"[red]{path} is damaged ({error}); the checkpoint before it is taken.[/red]", soft_wrap=True
-                )
+                say(f"{path} is damaged ({error}); the checkpoint before it is taken.", "red")
                 continue
             self._check_facts(saved)
             for one in damaged:

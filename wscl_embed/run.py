@@ -11,7 +11,7 @@ from typing import Any
 from wscl_embed.config import SAME_RESULT, FitConfig, differences, make_config
 from wscl_embed.errors import InputError
 from wscl_embed.files import clear_leftovers, leftovers, remove, storage_errors, write_text
-from wscl_embed.progress import console
+from wscl_embed.progress import say
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Run:
         there = set(self.folder.iterdir()) if self.folder.is_dir() else set()
         taken = bool(there - set(leftovers(self.folder)))
         if resume and not taken:
-            console().print(f"{self.folder}: there is no run to resume yet, so it begins.", soft_wrap=True)
+            say(f"{self.folder}: there is no run to resume yet, so it begins.")
         elif resume:
             if not self.config.is_file():
                 raise InputError(f"{self.folder}: there is no run to resume (no config.yaml).")

@@ -78,6 +78,10 @@ def group() -> None:
     Try it on what comes with the package:  wscl-embed demo
     Then on your own images:
       wscl-embed fit --data photos/ --adapter hashtags:column=tags --label-column category --output runs/photos
+
+    \b
+    Exit codes: 0 done, 1 failed, 2 wrong use or bad input, 3 loss not finite, 4 out of memory, 5 disk full or broken,
+    6 image lost during the run, 7 process lost, 130 Ctrl-C, 143 SIGTERM
     """
 
 

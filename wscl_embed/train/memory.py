@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from wscl_embed.distributed import world_size
 from wscl_embed.errors import MemoryLimitError
-from wscl_embed.progress import console
+from wscl_embed.progress import say
 from wscl_embed.train.objective import backward
 from wscl_embed.train.options import TrainOptions
 
@@ -46,10 +46,10 @@ class FittingSteps:
         tried = min(self.options.micro_batch_size or n, n)
         if reason := self._cannot_halve(tried):
             raise MemoryLimitError(f"out of memory with {tried} images through the encoder at once; {reason}")
-        console().print(
-            f"[yellow]out of memory with {tried} images through the encoder at once: {tried // 2} from here on "
-            f"(--micro-batch-size {tried // 2})[/yellow]",
-            soft_wrap=True,
+        say(
+            f"out of memory with {tried} images through the encoder at once: {tried // 2} from here on "
+            f"(--micro-batch-size {tried // 2})",
+            "yellow",
         )
         self.options = replace(self.options, micro_batch_size=tried // 2)
         if torch.cuda.is_available():
