@@ -133,12 +133,16 @@ class StoreWriter:
 @contextmanager
 def create(path: Path, dim: int, dtype: str, attributes: Mapping[str, Any], *, hashed: bool) -> Iterator[StoreWriter]:
     """What `wscl_embed.EmbeddingStore.create` does."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    clear_leftovers(path.parent, path.name)
-    rows = RowFiles(temporary_path(path), dim, dtype, hashed=hashed)
-    writer = StoreWriter(rows)
-    try:
-        yield writer
-        finish(rows, path, attributes, writer.clusters)
-    finally:
-        rows.remove()
+    with storage_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        clear_leftovers(path.parent, path.name)
+        try:
+            rows = RowFiles(temporary_path(path), dim, dtype, hashed=hashed)
+            try:
+                writer = StoreWriter(rows)
+                yield writer
+                finish(rows, path, attributes, writer.clusters)
+            finally:
+                rows.close()
+        finally:
+            clear_leftovers(path.parent, path.name)  # this process's own as well
