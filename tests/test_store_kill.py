@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import resource
@@ -14,7 +15,7 @@ import numpy as np
 import pytest
 
 from wscl_embed.errors import InputError, WsclEmbedError
-from wscl_embed.store import EmbeddingStore
+from wscl_embed.store import EmbeddingStore, rows
 from wscl_embed.store.partial import Partial
 
 
@@ -80,6 +81,28 @@ def test_a_full_disk_is_said_and_leaves_no_file(tmp_path: Path) -> None:
             write_rows(tmp_path / "e.h5")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_disk_that_fails_while_rows_are_put_on_it_is_believed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the thread that does so; the sync at the end would be told nothing of it."""
+    real, calls = os.fsync, []
+
+    def fail_once(handle: int) -> None:
+        calls.append(handle)
+        if len(calls) == 1:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        real(handle)
+
+    monkeypatch.setattr(rows, "SYNC_BYTES", 1)
+    monkeypatch.setattr(os, "fsync", fail_once)
+    with (
+        pytest.raises(WsclEmbedError, match=r"e\.h5: cannot be written \(Input/output error\)"),
+        EmbeddingStore.create(tmp_path / "e.h5", dim=64) as writer,
+    ):
+        writer.append(["only"], np.ones((1, 64)))
     assert list(tmp_path.iterdir()) == []
 
 

@@ -33,6 +33,7 @@ def finish(rows: RowFiles, path: Path, attributes: Mapping[str, Any], clusters: 
     """
     rows.close()
     with storage_errors(path):
+        rows.check_synced()
         _fill(rows, attributes, clusters)
         rows.vectors_path.replace(path)
         sync_folder(path.parent)

@@ -136,6 +136,11 @@ class RowFiles:
             self._syncing = self._disk.submit(os.fsync, self._vectors.fileno())
             self._synced = size
 
+    def check_synced(self) -> None:
+        """Raise what the disk said when rows were put on it in the thread: it says so once, not to the last sync."""
+        if self._syncing is not None:
+            self._syncing.result()
+
     def read_ids(self) -> Iterator[list[bytes]]:
         """The ids, many at a time."""
         rest = b""
