@@ -152,6 +152,8 @@ def with_images(
         dataset = dataset.rename_column("image", "image_other")
     if found is not None and found != "image":
         dataset = dataset.rename_column(found, "image")
+    if found is not None and pa.types.is_large_binary(dataset.features.arrow_schema.field("image").type):
+        dataset = dataset.cast_column("image", datasets.Value("binary"))  # `datasets` before 5.2 makes no images of it
     for column, feature in dataset.features.items():
         if column == "image" or isinstance(feature, datasets.Image):
             dataset = dataset.cast_column(column, datasets.Image(decode=False))
