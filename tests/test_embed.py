@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from tests.conftest import IMAGE_SIZE
-from wscl_embed import EmbeddingStore, embed
+from wscl_embed import EmbeddingStore, embed, fit
 from wscl_embed.dataset import load_dataset
 from wscl_embed.encoder import Encoder
 from wscl_embed.errors import InputError
@@ -187,3 +187,32 @@ def test_float16_is_half_the_size_and_near(emoji: datasets.Dataset, tmp_path: Pa
         assert other.embeddings.nbytes * 2 == one.embeddings.nbytes
         cosines = (one.embeddings * other.embeddings.astype(np.float32)).sum(axis=1)
     np.testing.assert_allclose(cosines, 1, atol=1e-3)
+
+
+def test_a_file_that_fit_wrote_is_updated_and_keeps_its_clusters(
+    photos: Path, tmp_path: Path, encoded: list[int]
+) -> None:
+    shutil.copytree(photos, tmp_path / "photos")
+    quick = {"image_size": IMAGE_SIZE, "workers": 0, "device": "cpu", "epochs": 1, "cached_views": 1}
+    run = fit(tmp_path / "photos", "labels:column=label", tmp_path / "run", **quick).run
+    with EmbeddingStore(run.embeddings) as store:
+        before, labels, adapters = read(run.embeddings), store.labels, store.attributes["adapters"]
+        assert labels is not None
+        clustered = dict(zip(store.ids, labels.tolist(), strict=True))
+    data = load_dataset(tmp_path / "photos")
+    shutil.copy(data[4]["image"]["path"], data[3]["image"]["path"])
+
+    encoded.clear()
+    embed(tmp_path / "photos", str(run.folder), run.embeddings, update=True, workers=0, device="cpu")
+    assert sum(encoded) == 1
+    after = read(run.embeddings)
+    assert {one: row for one, row in after.items() if one != data[3]["id"]} == {
+        one: row for one, row in before.items() if one != data[3]["id"]
+    }
+    np.testing.assert_allclose(vector(after[data[3]["id"]]), vector(before[data[4]["id"]]), atol=1e-5)
+    with EmbeddingStore(run.embeddings) as store:
+        assert store.labels is not None
+        assert store.clusters is not None
+        assert dict(zip(store.ids, store.labels.tolist(), strict=True)) == {**clustered, data[3]["id"]: -1}
+        assert store.clusters.labels.tolist() == store.labels.tolist()
+        assert store.attributes["adapters"] == adapters

@@ -12,6 +12,7 @@ import pytest
 from wscl_embed.clusters import Clusters
 from wscl_embed.errors import InputError
 from wscl_embed.store import EmbeddingStore
+from wscl_embed.store.rows import converted
 
 
 def vectors(n: int, dim: int = 8) -> np.ndarray:
@@ -163,3 +164,14 @@ def test_what_is_no_embedding_file_is_refused(tmp_path: Path, kind: str) -> None
     said = {"missing": "no such file", "text": "not an HDF5 file", "incomplete": "not a complete"}
     with pytest.raises(InputError, match=said.get(kind, "format None")):
         EmbeddingStore(path)
+
+
+def test_halves_are_converted_to_the_bits_of_numpy() -> None:
+    halves = np.arange(2**16, dtype=np.uint16).view(np.float16)
+    halves = halves[np.isfinite(halves)].reshape(2, -1)
+    halves.setflags(write=False)  # as a mapped file is
+    np.testing.assert_array_equal(converted(halves, np.float32), halves.astype(np.float32))
+    generator = np.random.default_rng(0)
+    singles = generator.standard_normal((300, 700), np.float32) * 10.0 ** generator.integers(-9, 4, (300, 1))
+    singles = singles.astype(np.float32)[:, ::2]  # more than one piece, and not contiguous
+    np.testing.assert_array_equal(converted(singles, np.float16), singles.astype(np.float16))

@@ -5,18 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypedDict
 
-import numpy as np
 from typing_extensions import Unpack
 
 from wscl_embed.distributed import gather, on_first, own_part, rank, world_size
 from wscl_embed.errors import InputError
-from wscl_embed.features import iterate_encoded
+from wscl_embed.features import hash_rows, iterate_encoded
 from wscl_embed.quarantine import BadRow, Quarantine
 from wscl_embed.store import EmbeddingStore
 from wscl_embed.store.container import finish
 from wscl_embed.store.partial import Partial, check_same
-from wscl_embed.store.rows import HASH_BYTES, RowFiles
-from wscl_embed.updating import copy_kept, everything, plan_update, stamp
+from wscl_embed.store.rows import RowFiles
+from wscl_embed.updating import copy_kept, everything, kept_clusters, plan_update, stamp
 
 if TYPE_CHECKING:
     import datasets
@@ -91,7 +90,8 @@ def write_embeddings(
     for row in (row for found in gather(bad) for row in found):
         quarantine.add(row.id, row.path, row.reason)
     check_share(quarantine, dataset, max_bad_share)
-    on_first(lambda: finish(join(partial, rows), output, attributes))
+    kept = on_first(lambda: kept_clusters(output)) if update else ({}, None)
+    on_first(lambda: finish(join(partial, rows), output, {**attributes, **kept[0]}, kept[1]))
     return quarantine
 
 
@@ -132,8 +132,7 @@ def embed_rows(
         batch_size=options.get("batch_size", 64),
         workers=options.get("workers"),
     ):
-        hashes = np.frombuffer(b"".join(batch.hashes), np.uint8).reshape(-1, HASH_BYTES)
-        rows.append([ids[row] for row in batch.rows], batch.values[:, 0], hashes)
+        rows.append([ids[row] for row in batch.rows], batch.values[:, 0], hash_rows(batch.hashes))
         bad.extend(batch.bad)
     return bad
 

@@ -20,15 +20,17 @@ from wscl_embed.distributed import gather, on_first, own_part
 from wscl_embed.encoder import Encoder
 from wscl_embed.errors import StorageError
 from wscl_embed.files import atomic_path
-from wscl_embed.image_rows import ImageRows, iterate_images
+from wscl_embed.image_rows import Batch, ImageRows, collate, iterate_images
 from wscl_embed.progress import track
 from wscl_embed.quarantine import BadRow
+from wscl_embed.store.rows import HASH_BYTES
+from wscl_embed.threads import at_a_time, in_threads
 from wscl_embed.views import AUGMENTATION
 
 if TYPE_CHECKING:
     import datasets
 
-PLAIN = "plain"  # no views: the image as the encoder's preprocessing shows it
+PLAIN = "plain-hashed"  # no views: the image as the encoder's preprocessing shows it
 
 logger = logging.getLogger("wscl_embed")
 
@@ -41,12 +43,14 @@ class ImageFeatures:
     ``values``   (n, V, D) float32 (float16 for cached views), not normalised
     ``rows``     (n,) int64: the rows of the dataset they belong to
     ``bad``      the rows that could not be decoded
+    ``hashes``   (n, 16) uint8, the images' content hashes; (0, 16) of views
     ============ ==========================================================
     """
 
     values: NDArray[np.floating]
     rows: NDArray[np.int64]
     bad: list[BadRow]
+    hashes: NDArray[np.uint8]
 
 
 class EncodeOptions(TypedDict, total=False):
@@ -102,17 +106,25 @@ def _encode(encoder: Encoder, dataset: datasets.Dataset, options: EncodeOptions)
     """Each process encodes its part of the rows; all of them get the whole."""
     n_views = options.get("n_views")
     dtype = np.float32 if n_views is None else np.float16
-    values, rows, bad = [np.empty((0, n_views or 1, encoder.embed_dim), dtype)], [], []
-    for batch in iterate_encoded(encoder, dataset, **options):
+    values, rows, bad, hashes = [np.empty((0, n_views or 1, encoder.embed_dim), dtype)], [], [], []
+    for batch in iterate_encoded(encoder, dataset, hashed=n_views is None, **options):
         rows.extend(batch.rows)
         values.append(batch.values.astype(dtype, copy=False))
         bad.extend(batch.bad)
-    parts = gather(ImageFeatures(np.concatenate(values), np.asarray(rows, dtype=np.int64), bad))
+        hashes.extend(batch.hashes)
+    own = ImageFeatures(np.concatenate(values), np.asarray(rows, dtype=np.int64), bad, hash_rows(hashes))
+    parts = gather(own)
     return ImageFeatures(
         np.concatenate([part.values for part in parts]),
         np.concatenate([part.rows for part in parts]),
         [row for part in parts for row in part.bad],
+        np.concatenate([part.hashes for part in parts]),
     )
+
+
+def hash_rows(hashes: Sequence[bytes]) -> NDArray[np.uint8]:
+    """(n, 16) uint8 of n content hashes; where none were asked for they are b"", and it is (0, 16)."""
+    return np.frombuffer(b"".join(hashes), np.uint8).reshape(-1, HASH_BYTES)
 
 
 @dataclass(frozen=True)
@@ -144,21 +156,42 @@ def iterate_encoded(
     """
     n_views = options.get("n_views")
     transforms = [encoder.preprocess] if n_views is None else [encoder.augmentation()] * n_views
-    rows = ImageRows(dataset, transforms, draft_size(encoder), options.get("seed", 0), hashed=hashed)
-    batch_size = max(1, options.get("batch_size", 64) // len(transforms))
+    seed = None if n_views is None else options.get("seed", 0)
+    rows = ImageRows(dataset, transforms, draft_size(encoder), seed, hashed=hashed)
     part = own_part(len(dataset)) if part is None else part
-    batches = iterate_images(
-        torch.utils.data.Subset(rows, part), options.get("workers"), encoder.device, batch_size=batch_size
-    )
     encoder.model.eval()
-    with track(options.get("what", "encoding images"), len(part)) as advance, torch.inference_mode():
-        for batch in batches:
-            values = np.empty((0, len(transforms), encoder.embed_dim), dtype=np.float32)
-            if batch.rows:
-                encoded = encoder.encode(batch.images.flatten(0, 1))
-                values = encoded.view(len(batch.rows), len(transforms), -1).cpu().numpy()
-            yield EncodedBatch(batch.rows, values, batch.bad, batch.hashes)
+    encoded = _encode_batches(encoder, rows, part, options.get("batch_size", 64) // len(transforms), options)
+    with track(options.get("what", "encoding images"), len(part)) as advance:
+        for batch in encoded:
+            yield batch
             advance(len(batch.rows) + len(batch.bad))
+
+
+def _encode_batches(
+    encoder: Encoder, rows: ImageRows, part: Sequence[int], batch_size: int, options: EncodeOptions
+) -> Iterator[EncodedBatch]:
+    """The batches of `iterate_encoded`. On a CPU they are encoded several at a time, together as many images as one.
+
+    Images that are not drawn at random are decoded in the same threads, so that no core waits for another.
+    """
+    workers, on_cpu = options.get("workers"), encoder.device.type == "cpu"
+    size = max(1, batch_size // (at_a_time() if on_cpu else 1))
+    if on_cpu and at_a_time() > 1 and workers is None and rows.seed is None:
+        batches = [list(part[start : start + size]) for start in range(0, len(part), size)]
+        yield from in_threads(lambda batch: _encode_batch(encoder, collate(rows.__getitems__(batch)), 1), batches)
+        return
+    loader = iterate_images(torch.utils.data.Subset(rows, part), workers, encoder.device, batch_size=size)
+    run = in_threads if on_cpu else map
+    yield from run(lambda batch: _encode_batch(encoder, batch, len(rows.transforms)), loader)
+
+
+@torch.inference_mode()
+def _encode_batch(encoder: Encoder, batch: Batch, n_views: int) -> EncodedBatch:
+    values = np.empty((0, n_views, encoder.embed_dim), dtype=np.float32)
+    if batch.rows:
+        encoded = encoder.encode(batch.images.flatten(0, 1))
+        values = encoded.view(len(batch.rows), n_views, -1).cpu().numpy()
+    return EncodedBatch(batch.rows, values, batch.bad, batch.hashes)
 
 
 def draft_size(encoder: Encoder) -> int:
@@ -196,14 +229,15 @@ def _read(path: Path) -> ImageFeatures:
 
     with safe_open(path, framework="np") as handle:
         bad = [BadRow(**row) for row in json.loads(handle.metadata()["bad"])]
-        return ImageFeatures(handle.get_tensor("values"), handle.get_tensor("rows"), bad)
+        values, rows, hashes = (handle.get_tensor(name) for name in ("values", "rows", "hashes"))
+        return ImageFeatures(values, rows, bad, hashes)
 
 
 def _write(path: Path, features: ImageFeatures) -> None:
     """Without a cache a run is slow, not wrong: a disk that refuses is said, and the run goes on."""
     from safetensors.numpy import save_file
 
-    tensors = {"values": features.values, "rows": features.rows}
+    tensors = {"values": features.values, "rows": features.rows, "hashes": features.hashes}
     bad = json.dumps([asdict(row) for row in features.bad])
     try:
         with atomic_path(path) as temporary:

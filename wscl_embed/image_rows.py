@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any, cast
@@ -29,13 +30,14 @@ Transform = Callable[["Image.Image"], Tensor]
 class ImageRows(torch.utils.data.Dataset[Any]):
     """Row number -> (row, (V, 3, H, W) float32, content hash) or (row, `BadRow`, b"").
 
-    Random transforms are seeded by (seed, epoch, row) alone, so views do not depend on batches or workers.
+    Random transforms are seeded by (seed, epoch, row) alone, so views do not depend on batches or workers. They draw
+    from torch's generator, of which there is one a process: not for several threads, unless ``seed`` is None.
 
     Args:
         dataset: with ``id`` and undecoded ``image``.
         transforms: V of them, each applied to the same decoded image.
         draft_size: JPEGs may be decoded at a reduced scale with a short side not under this.
-        seed: of random transforms.
+        seed: of random transforms; None where nothing is random.
         hashed: give each image's content hash, which reads the whole file; else it is b"".
     """
 
@@ -44,7 +46,7 @@ class ImageRows(torch.utils.data.Dataset[Any]):
         dataset: datasets.Dataset,
         transforms: Sequence[Transform],
         draft_size: int | None,
-        seed: int = 0,
+        seed: int | None = 0,
         *,
         hashed: bool = False,
     ) -> None:
@@ -59,17 +61,35 @@ class ImageRows(torch.utils.data.Dataset[Any]):
         return len(self.dataset)
 
     def __getitem__(self, row: int) -> tuple[int, Tensor | BadRow, bytes]:
-        record = self.dataset[row]
+        return self._item(row, self.dataset[row])
+
+    def __getitems__(self, rows: list[int]) -> list[tuple[int, Tensor | BadRow, bytes]]:
+        """Many rows at once, as DataLoader asks for them: a dataset gives them in little more time than one."""
+        columns = self.dataset[rows]
+        records = zip(columns["id"], columns["image"], strict=True)
+        return [self._item(row, {"id": id, "image": image}) for row, (id, image) in zip(rows, records, strict=True)]
+
+    def _item(self, row: int, record: dict[str, Any]) -> tuple[int, Tensor | BadRow, bytes]:
         try:
             source = image_source(record["image"])
             content = read_source(source) if self.hashed else source
             image = decode_image(content, draft_size=self.draft_size)
         except BadImageError as error:
             return row, BadRow(record["id"], (record["image"] or {}).get("path") or "", error.reason), b""
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(int(np.random.SeedSequence([self.seed, self.epoch, row]).generate_state(1)[0]))
+        with nullcontext() if self.seed is None else self._seeded(self.seed, row):
             views = torch.stack([transform(image) for transform in self.transforms])
         return row, views, content_hash(content) if isinstance(content, bytes) and self.hashed else b""
+
+    @contextmanager
+    def _seeded(self, seed: int, row: int) -> Iterator[None]:
+        """Draws of torch's on the CPU come from (seed, epoch, row), for the duration of a ``with`` block."""
+        state = torch.get_rng_state()
+        # Not torch.manual_seed: it notes every call, with its traceback, for GPUs that may be used one day.
+        torch.default_generator.manual_seed(int(np.random.SeedSequence([seed, self.epoch, row]).generate_state(1)[0]))
+        try:
+            yield
+        finally:
+            torch.set_rng_state(state)
 
 
 @dataclass(frozen=True)

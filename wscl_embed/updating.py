@@ -21,6 +21,8 @@ from wscl_embed.store.rows import RowFiles
 if TYPE_CHECKING:
     import datasets
 
+    from wscl_embed.clusters import Clusters
+
 READ_ROWS = 1024
 COPY_ROWS = 16_384
 
@@ -51,7 +53,7 @@ def plan_update(path: Path, dataset: datasets.Dataset, facts: Mapping[str, Any])
         if found.get(key) != facts[key]:
             raise InputError(f"{path}: --update would mix embeddings: {key} {found.get(key)!r} -> {facts[key]!r}.")
     if hashes is None:
-        raise InputError(f"{path}: has no content hashes to compare images by; only files that `embed` wrote do.")
+        raise InputError(f"{path}: has no content hashes to compare images by; write it anew with --overwrite.")
     old = {image_id: hashes[row].tobytes() for row, image_id in enumerate(old_ids)}
     ids = list(dataset["id"])
     known = [row for row, image_id in enumerate(ids) if image_id in old]
@@ -96,6 +98,12 @@ def copy_kept(path: Path, kept: Sequence[int], rows: RowFiles) -> None:
         for start in range(0, len(kept), COPY_ROWS):
             chosen = np.asarray(kept[start : start + COPY_ROWS])
             rows.copy([ids[row] for row in chosen], store.embeddings[chosen], hashes[chosen])
+
+
+def kept_clusters(path: Path) -> tuple[dict[str, Any], Clusters | None]:
+    """The clusters of the embedding file ``path``, and the attribute that says what they are from."""
+    with EmbeddingStore(path) as store:
+        return {"adapters": store.attributes.get("adapters", "[]")}, store.clusters
 
 
 def stamp(path: Path) -> list[int]:

@@ -146,9 +146,9 @@ def _open(
     if not reads_images:
         return dataset
     stages.check_images(dataset)
-    features, good, quarantine = stages.frozen_features(stages.open_encoder(config), dataset, config)
+    found, good, quarantine = stages.frozen_features(stages.open_encoder(config), dataset, config)
     quarantine.check_share(len(dataset), config.max_bad_share)
-    return stages.with_features(good, features)
+    return stages.with_features(good, found.values[:, 0])
 
 
 def _write(

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     import datasets
 
     from wscl_embed.encoder import Encoder
+    from wscl_embed.features import ImageFeatures
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,7 @@ class Material:
     ============== ======================================================================
     ``dataset``    the n images that decode, all splits
     ``frozen``     (n, D) float32, the frozen encoder's outputs for them, not normalised
+    ``hashes``     (n, 16) uint8, their content hashes
     ``train``      (t,) int64, the rows of ``dataset`` to train on
     ``clusters``   of those t images, in their order
     ``assigned``   clusters of all images of the training split: also of those that ``noise=drop`` leaves out of it
@@ -44,6 +46,7 @@ class Material:
 
     dataset: datasets.Dataset
     frozen: NDArray[np.floating]
+    hashes: NDArray[np.uint8]
     train: NDArray[np.int64]
     clusters: Clusters
     assigned: Clusters
@@ -54,7 +57,7 @@ class Material:
         """The same with other clusters of all images of the training split."""
         if assigned is self.assigned:
             return self
-        return _material(self.dataset, self.frozen, assigned, self.quarantine, config)
+        return _material(self.dataset, self.frozen, self.hashes, assigned, self.quarantine, config)
 
     def with_dropped(self) -> Material:
         """The same with the images that ``noise=drop`` leaves out among those to train on."""
@@ -79,7 +82,8 @@ def prepare(
     clusters = on_first(lambda: Clusters.load(known) if known is not None and known.is_file() else None)
     if clusters is None and not reads_images:
         clusters = on_first(lambda: assign(adapters, train, config.adapter_weight, batch_size_of(config)))
-    frozen, dataset, quarantine = frozen_features(encoder, dataset, config)
+    found, dataset, quarantine = frozen_features(encoder, dataset, config)
+    frozen = found.values[:, 0]
     quarantine.check_share(len(dataset) + len(quarantine), config.max_bad_share)
     if len(quarantine):
         console().print(f"[yellow]bad images left out: {len(quarantine)}; quarantine.csv names them[/yellow]")
@@ -88,12 +92,13 @@ def prepare(
     if clusters is None:
         seen = with_features(train, frozen[rows])
         clusters = on_first(lambda: assign(adapters, seen, config.adapter_weight, batch_size_of(config)))
-    return _material(dataset, frozen, clusters.select(list(train["id"])), quarantine, config)
+    return _material(dataset, frozen, found.hashes, clusters.select(list(train["id"])), quarantine, config)
 
 
 def _material(
     dataset: datasets.Dataset,
     frozen: NDArray[np.floating],
+    hashes: NDArray[np.uint8],
     assigned: Clusters,
     quarantine: Quarantine,
     config: FitConfig,
@@ -104,7 +109,7 @@ def _material(
     labels = None if config.label_column is None else read_labels(dataset.select(rows), config.label_column)
     # For the report alone: the labels end in this summary, training gets the clusters.
     summary = on_first(lambda: describe(assigned, batch_size_of(config), labels))
-    return Material(dataset, frozen, rows[kept], clusters, assigned, summary, quarantine)
+    return Material(dataset, frozen, hashes, rows[kept], clusters, assigned, summary, quarantine)
 
 
 def _train_rows(dataset: datasets.Dataset) -> NDArray[np.int64]:
@@ -115,8 +120,8 @@ def _train_rows(dataset: datasets.Dataset) -> NDArray[np.int64]:
 
 def frozen_features(
     encoder: Encoder, dataset: datasets.Dataset, config: FitConfig
-) -> tuple[NDArray[np.floating], datasets.Dataset, Quarantine]:
-    """The encoder's outputs (n, D) for the images that decode, those n rows of the dataset, and the others."""
+) -> tuple[ImageFeatures, datasets.Dataset, Quarantine]:
+    """What the encoder makes of the images that decode, those n rows of the dataset, and the others."""
     from wscl_embed.features import encode_images
 
     found = encode_images(encoder, dataset, cache_dir=cache_dir(config), workers=config.workers, what="encoding images")
@@ -124,7 +129,7 @@ def frozen_features(
     for row in found.bad:
         quarantine.add(row.id, row.path, row.reason)
     good = dataset if not found.bad else dataset.select(found.rows)
-    return found.values[:, 0], good, quarantine
+    return found, good, quarantine
 
 
 def cache_dir(config: FitConfig) -> Path:

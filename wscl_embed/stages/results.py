@@ -36,8 +36,10 @@ def write_results(
     material.assigned.save(run.clusters)
     encoder.save(run.model)
     attributes = store_attributes(encoder, material.dataset, config.adapter)
-    with EmbeddingStore.create(run.embeddings, encoder.embed_dim, dtype=config.dtype, attributes=attributes) as writer:
-        writer.append(list(material.dataset["id"]), tuned)
+    with EmbeddingStore.create(
+        run.embeddings, encoder.embed_dim, dtype=config.dtype, attributes=attributes, hashed=True
+    ) as writer:
+        writer.append(list(material.dataset["id"]), tuned, material.hashes)
         writer.set_clusters(material.clusters)
 
 

@@ -20,6 +20,8 @@ from wscl_embed.store.safety import check_safe
 if TYPE_CHECKING:
     import h5py
 
+    from wscl_embed.clusters import Clusters
+
 READABLE = (1, FORMAT_VERSION)  # 1: /embeddings in chunks, /ids of variable length, no /content_hash
 
 
@@ -29,7 +31,7 @@ class EmbeddingStore:
     ================ ================================================================================================
     ``/ids``         (N,) UTF-8 strings
     ``/embeddings``  (N, D) float32 or float16, rows of unit length (attribute ``normalised``), contiguous
-    ``/content_hash`` (N, 16) uint8, BLAKE2b of each image file; in files `wscl_embed.embed` wrote
+    ``/content_hash`` (N, 16) uint8, BLAKE2b of each image file; in files `fit` and `embed` wrote
     ``/clusters``    ``labels`` (N,) int64: the cluster of each image, -1 for noise or an image that was not clustered;
                      ``indptr``, ``indices``, ``weights``: the membership matrix as CSR; ``names`` (K,) UTF-8
     root attributes  ``format``, ``format_version``, ``encoder``, ``weights_hash``, ``preprocess`` (JSON), ``adapters``
@@ -156,6 +158,28 @@ class EmbeddingStore:
     def _values(self, name: str) -> Any:
         with self._undamaged():
             return self._file[name][:] if name in self._file else None
+
+    @property
+    def clusters(self) -> Clusters | None:
+        """The membership of each image, with the clusters' names and no more about them; None in files without.
+
+        Raises:
+            InputError: a membership that is none.
+        """
+        from scipy import sparse
+
+        from wscl_embed.clusters import Clusters, cluster_table
+
+        if "clusters/indptr" not in self._file:
+            return None
+        group = self._file["clusters"]
+        names = [name.decode() for name in group["names"][:].tolist()]
+        entries = (group["weights"][:], group["indices"][:], group["indptr"][:])
+        try:
+            membership = sparse.csr_array(entries, shape=(len(self), len(names)))
+        except ValueError as error:
+            raise InputError(f"{self.path}: /clusters is not a membership matrix: {error}.") from error
+        return Clusters(self.ids, membership, cluster_table(membership, source="", names=names))
 
     @property
     def attributes(self) -> dict[str, Any]:

@@ -9,14 +9,16 @@ from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
+import numpy.typing as npt
 from numpy.typing import NDArray
 
 from wscl_embed.errors import InputError, StorageError
 
 HEAD = 4096  # bytes left free before the first vector; `wscl_embed.store.container` puts the HDF5 header there
 HASH_BYTES = 16
-BLOCK_BYTES = 1 << 18  # what is scaled and written at once: stays in the cache
+BLOCK_BYTES = 1 << 20  # what is scaled and written at once: stays in the cache
 READ_BYTES = 1 << 24
+ONE_THREAD = 1 << 15  # values torch converts without its other threads: on a busy machine it waits for them
 SYNC_BYTES = 1 << 25  # so much is handed to the disk at once, while more is written
 UNIT = {"float32": 1e-6, "float16": 5e-4}  # a length this close to 1 is not scaled: only the last bits would change
 END = b"\0"  # ends an id in the file of ids
@@ -42,6 +44,7 @@ class RowFiles:
         )
         for path in self._paths(hashed):
             path.touch()
+        self._near = UNIT[self.dtype.name]
         self._length, self.longest = self._trim(hashed)
         self._vectors, self._ids = self.vectors_path.open("ab"), self.ids_path.open("ab")
         self._hashes = self.hashes_path.open("ab") if hashed else None
@@ -96,10 +99,11 @@ class RowFiles:
 
     def _unit(self, rows: NDArray[np.floating], ids: Sequence[str]) -> NDArray[np.floating]:
         """The rows scaled to unit length, but for those that are near enough."""
-        lengths = _lengths(rows, ids)
-        if (np.abs(lengths - 1) > UNIT[self.dtype.name]).any():
-            rows = rows * (1 / np.maximum(lengths, np.finfo(np.float32).tiny))[:, None]  # a row of zeros stays one
-        return np.ascontiguousarray(rows, dtype=self.dtype)
+        single = converted(rows, np.float32)
+        lengths = _lengths(single, ids)
+        if np.abs(lengths - 1).max(initial=0) > self._near:
+            rows = single * (1 / np.maximum(lengths, np.finfo(np.float32).tiny))[:, None]  # a row of zeros stays one
+        return converted(rows, self.dtype)
 
     def copy(self, ids: Sequence[str], vectors: NDArray[np.floating], hashes: NDArray[np.uint8] | None = None) -> None:
         """Append rows that have unit length already, as they are."""
@@ -181,11 +185,25 @@ def _close(file: IO[bytes]) -> None:
         file.raw.close() if hasattr(file, "raw") else None
 
 
+def converted(rows: NDArray[np.floating], dtype: npt.DTypeLike) -> NDArray[np.floating]:
+    """Rows of float32 or float16 as one of these, contiguous: to NumPy's bits, by torch, which is ten times as fast."""
+    rows = np.ascontiguousarray(rows)
+    if rows.dtype == dtype:
+        return rows
+    import torch
+
+    result = np.empty(rows.shape, dtype)
+    source = torch.from_numpy(rows if rows.flags.writeable else rows.copy())  # it warns of what cannot be written to
+    pieces = (torch.split(whole.view(-1), ONE_THREAD) for whole in (source, torch.from_numpy(result)))
+    for given, made in zip(*pieces, strict=True):
+        made.copy_(given)
+    return result
+
+
 def _lengths(rows: NDArray[np.floating], ids: Sequence[str]) -> NDArray[np.float32]:
     """(b,) Euclidean lengths."""
-    single = rows.astype(np.float32, copy=False)
     with np.errstate(over="ignore", invalid="ignore"):  # looked at below
-        squares = np.vecdot(single, single) if hasattr(np, "vecdot") else np.einsum("ij,ij->i", single, single)
+        squares = np.vecdot(rows, rows) if hasattr(np, "vecdot") else np.einsum("ij,ij->i", rows, rows)
     lengths: NDArray[np.float32] = np.sqrt(squares)
     odd = np.flatnonzero(~np.isfinite(squares) | (squares < 1e-30))  # perhaps outside float32's squares only
     if len(odd):
