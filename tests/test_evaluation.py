@@ -25,6 +25,7 @@ from wscl_embed.evaluation import (
     verdict,
 )
 from wscl_embed.evaluation.cross_modal import IMAGE_TO_TEXT, TEXT_TO_IMAGE, evaluate_cross_modal
+from wscl_embed.evaluation.neighbours import drawn
 from wscl_embed.evaluation.probes import knn_accuracy, linear_probe
 from wscl_embed.evaluation.scores import EvaluationSet, Texts
 
@@ -279,3 +280,25 @@ def test_verdict(recall: Change, precision: Change, said: str) -> None:
 def test_verdict_without_labels(change: Change, said: str) -> None:
     assert verdict({"text_to_image_recall@1": DOWN, "text_to_image_recall@10": change}) == said
     assert said in VERDICTS
+
+
+def test_drawn_queries_score_as_they_do_among_all_of_them() -> None:
+    generator = np.random.default_rng(3)
+    rows, texts = generator.standard_normal((90, 8)), generator.standard_normal((40, 8))
+    labels = [str(number) for number in generator.integers(0, 12, 90)]
+    pairs = np.stack([np.arange(40), np.arange(40)], axis=1)
+    bank = np.arange(30)
+    scored = np.arange(30, 90)
+    few, all_of_them = (
+        EvaluationSet(scored, labels, bank, Texts(texts, pairs), most).score(rows) for most in (10, None)
+    )
+    assert few.n_queries == 10
+    assert all_of_them.n_queries > 50
+    assert {len(values) for values in few.per_query.values()} == {10}
+    alone = evaluate_retrieval(rows[30:], labels[30:]).per_query
+    asked = drawn(np.arange(len(alone["map@r"])), 10)
+    np.testing.assert_array_equal(few.per_query["map@r"], alone["map@r"][asked])
+    texts_asked = few.per_query["text_to_image_recall@10"]
+    np.testing.assert_array_equal(
+        texts_asked, all_of_them.per_query["text_to_image_recall@10"][drawn(np.arange(40), 10)]
+    )

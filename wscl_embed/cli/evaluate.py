@@ -16,8 +16,17 @@ Example:
 @click.option("--caption-column", metavar="TEXT", help="the column of captions: text-to-image retrieval, of a run")
 @click.option("--split", default="test", show_default=True, help="score this split; all for every image")
 @click.option("--before", metavar="RUN_OR_H5", help="another embedding file over the same images, to compare with")
+@click.option(
+    "--max-queries", type=click.IntRange(min=1), help="draw so many queries at random; all images are searched"
+)
 def command(
-    embeddings: str, data: str, label_column: str | None, caption_column: str | None, split: str, before: str | None
+    embeddings: str,
+    data: str,
+    label_column: str | None,
+    caption_column: str | None,
+    split: str,
+    before: str | None,
+    max_queries: int | None,
 ) -> None:
     """Score an embedding file by labels, captions or both, alone or against another.
 
@@ -34,5 +43,6 @@ def command(
         caption_column=caption_column,
         split=None if split == "all" else split,
         before=before,
+        max_queries=max_queries,
     )
     print_scores(metrics, before="before", after="after" if before else "value", names=ALL)

@@ -61,7 +61,8 @@ def _heading(metrics: dict[str, Any]) -> str:
         parts.append(f"Image-to-image retrieval by {metrics['label_column']}, {metrics['n_queries']} queries")
     if metrics["caption_column"] is not None:
         parts.append(f"Text-to-image retrieval by {metrics['caption_column']}")
-    return f"{'; '.join(parts)}; {where}:"
+    drawn = f", at most {metrics['max_queries']} queries drawn at random" if metrics.get("max_queries") else ""
+    return f"{'; '.join(parts)}; {where}{drawn}:"
 
 
 def _cells(metrics: dict[str, Any], key: str) -> list[str]:

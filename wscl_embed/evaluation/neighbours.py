@@ -21,8 +21,20 @@ def normalise(vectors: NDArray[np.floating]) -> NDArray[np.float32]:
     [[0.6000000238418579, 0.800000011920929], [0.0, 0.0]]
     """
     rows = np.asarray(vectors, dtype=np.float32)
-    unit: NDArray[np.float32] = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), TINY)
+    lengths = np.sqrt(np.einsum("ij,ij->i", rows, rows))  # np.linalg.norm would make a copy of all rows for it
+    unit: NDArray[np.float32] = rows / np.maximum(lengths, TINY)[:, None]
     return unit
+
+
+def drawn(queries: NDArray[np.int64], most: int | None) -> NDArray[np.int64]:
+    """At most ``most`` of the queries, in their order, the same ones every time; None: all.
+
+    >>> len(drawn(np.arange(100), 10)), len(drawn(np.arange(5), 10)), len(drawn(np.arange(5), None))
+    (10, 5, 5)
+    """
+    if most is None or len(queries) <= most:
+        return queries
+    return np.sort(np.random.default_rng(0).choice(queries, most, replace=False))
 
 
 def unit_rows(vectors: NDArray[np.floating]) -> Tensor:

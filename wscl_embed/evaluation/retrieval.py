@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from wscl_embed.errors import InputError
-from wscl_embed.evaluation.neighbours import chunk_size, nearest, unit_rows
+from wscl_embed.evaluation.neighbours import chunk_size, drawn, nearest, unit_rows
 
 RECALL_AT = (1, 5, 10)
 RETRIEVAL_METRICS = (*(f"recall@{k}" for k in RECALL_AT), "map@r", "r_precision", "ndcg")
@@ -42,7 +42,9 @@ class Retrieval:
         return {name: float(values.mean()) for name, values in self.per_query.items()}
 
 
-def evaluate_retrieval(embeddings: NDArray[np.floating], labels: Sequence[object]) -> Retrieval:
+def evaluate_retrieval(
+    embeddings: NDArray[np.floating], labels: Sequence[object], *, max_queries: int | None = None
+) -> Retrieval:
     """Query with each image among all the others, R of which have its label.
 
     =============== ==================================================================================================
@@ -60,6 +62,7 @@ def evaluate_retrieval(embeddings: NDArray[np.floating], labels: Sequence[object
     Args:
         embeddings: (n, D); compared by cosine.
         labels: n labels; an image whose label is None is neither query nor result.
+        max_queries: so many images query, drawn at random; all of them are results.
 
     Raises:
         InputError: no label occurs twice.
@@ -75,7 +78,8 @@ def evaluate_retrieval(embeddings: NDArray[np.floating], labels: Sequence[object
         raise InputError(f"no label occurs twice among the {len(labels)} images to evaluate: nothing can be retrieved.")
     unit = unit_rows(embeddings if len(present) == len(labels) else embeddings[present])
     # Queries of like R share a chunk, which looks only as deep as the largest of them.
-    by_depth = queries[np.argsort(-relevant[queries], kind="stable")]
+    asked = drawn(queries, max_queries)
+    by_depth = asked[np.argsort(-relevant[asked], kind="stable")]
     scores = _score_all(unit, codes, relevant, by_depth)
     order = np.argsort(by_depth)
     return Retrieval({name: values[order] for name, values in scores.items()}, len(present) - len(queries))

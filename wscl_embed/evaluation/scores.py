@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wscl_embed.evaluation.cross_modal import evaluate_cross_modal
+from wscl_embed.evaluation.neighbours import drawn
 from wscl_embed.evaluation.probes import knn_accuracy, linear_probe
 from wscl_embed.evaluation.retrieval import encode_labels, evaluate_retrieval
 
@@ -59,6 +60,7 @@ class EvaluationSet:
     ``bank``   (b,) int64, the images whose labels the probes learn from; empty: no probes. Labels are read here,
                for scoring, and nowhere else
     ``texts``  captions of the images in ``rows``; None: no scores by text
+    ``most``   of the images (and of the captions) at most so many query, drawn at random; None: all
     ========== ===============================================================================================
     """
 
@@ -66,6 +68,7 @@ class EvaluationSet:
     labels: Sequence[object] | None = None
     bank: NDArray[np.int64] = field(default_factory=lambda: NO_ROWS)
     texts: Texts | None = None
+    most: int | None = None
 
     def score(self, embeddings: NDArray[np.floating]) -> Scores:
         """All scores of (n, D) embeddings.
@@ -77,15 +80,22 @@ class EvaluationSet:
         found: dict[str, NDArray[np.float64]] = {}
         n_queries = n_skipped = 0
         if self.labels is not None:
-            by_label = evaluate_retrieval(embeddings[self.rows], [self.labels[row] for row in self.rows])
+            labels = [self.labels[row] for row in self.rows]
+            by_label = evaluate_retrieval(self._scored(embeddings), labels, max_queries=self.most)
             n_queries, n_skipped = by_label.n_queries, by_label.n_skipped
             found = {**by_label.per_query, **self._probe(embeddings, self.labels)}
         if self.texts is not None:
-            found |= evaluate_cross_modal(embeddings[self.rows], self.texts.values, self.texts.pairs)
+            texts = self.texts
+            found |= evaluate_cross_modal(self._scored(embeddings), texts.values, texts.pairs, max_queries=self.most)
         return Scores(found, n_queries, n_skipped)
 
+    def _scored(self, embeddings: NDArray[np.floating]) -> NDArray[np.floating]:
+        """Those of ``rows``, without a copy where that is all of them."""
+        all_of_them = np.array_equal(self.rows, np.arange(len(embeddings)))
+        return embeddings if all_of_them else embeddings[self.rows]
+
     def _probe(self, embeddings: NDArray[np.floating], labels: Sequence[object]) -> dict[str, NDArray[np.float64]]:
-        both = np.concatenate([self.bank, self.rows])
+        both = np.concatenate([self.bank, drawn(self.rows, self.most)])
         present, codes = encode_labels([labels[row] for row in both])
         in_bank = present < len(self.bank)
         if not in_bank.any() or in_bank.all():

@@ -29,6 +29,7 @@ def evaluate(
     caption_column: str | None = None,
     split: str | None = "test",
     before: str | Path | None = None,
+    max_queries: int | None = None,
 ) -> dict[str, Any]:
     """Score an embedding file by labels, captions or both, alone or against another file over the same images.
 
@@ -40,6 +41,8 @@ def evaluate(
         caption_column: the column of captions, embedded by the text tower of the run ``embeddings``.
         split: score this split only; None: all images.
         before: the embedding file to compare with.
+        max_queries: so many images query, drawn at random, and all are searched. Exact search takes time with the
+            square of the images: of a million, a thousand queries take a minute and all of them most of a day.
 
     Returns:
         As in ``metrics.json``: ``split``, ``label_column``, ``caption_column``, ``n_queries``, ``n_skipped``, ``after``
@@ -62,7 +65,7 @@ def evaluate(
     if not len(rows):
         raise InputError(f"{embeddings} holds none of the images of {data} to evaluate.")
     scored = stages.evaluation_set(
-        encoder, dataset, rows, label_column=label_column, caption_column=caption_column, bank=bank
+        encoder, dataset, rows, label_column=label_column, caption_column=caption_column, bank=bank, most=max_queries
     )
     ids = list(dataset["id"])
     after, *frozen = (_read_rows(path, ids) for path in files)
@@ -70,6 +73,7 @@ def evaluate(
         "split": split,
         "label_column": label_column,
         "caption_column": caption_column,
+        "max_queries": max_queries,
         **stages.compare_embeddings(scored, frozen[0] if frozen else None, after),
     }
 

@@ -34,12 +34,14 @@ def evaluation_set(
     label_column: str | None,
     caption_column: str | None,
     bank: NDArray[np.int64] | None = None,
+    most: int | None = None,
 ) -> EvaluationSet:
     """The images ``rows`` of ``dataset`` with their labels and captions, as far as there are columns named for them.
 
     Args:
         encoder: its text tower embeds the captions; may be None without a ``caption_column``.
         bank: the images whose labels the probes learn from.
+        most: how many queries at most.
     """
     from wscl_embed.evaluation.scores import NO_ROWS, EvaluationSet, Texts
 
@@ -48,7 +50,7 @@ def evaluation_set(
     if caption_column is not None and encoder is not None:
         captions, pairs = distinct_captions(dataset.select(rows), caption_column)
         texts = Texts(encoder.encode_texts(captions), np.asarray(pairs, dtype=np.int64))
-    return EvaluationSet(rows, labels, NO_ROWS if bank is None else bank, texts)
+    return EvaluationSet(rows, labels, NO_ROWS if bank is None else bank, texts, most)
 
 
 def score(
