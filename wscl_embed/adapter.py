@@ -125,7 +125,7 @@ class Adapter:
         # The words are those of the records the clusterer put there, whatever joins them.
         terms = self.terms(dataset, np.maximum(labels, -1))
         table = cluster_table(membership, source=self.name, terms=terms)
-        return Clusters(list(dataset["id"]), membership, table, (RawLabels(self.name, labels, self.noise),))
+        return Clusters(dataset["id"][:], membership, table, (RawLabels(self.name, labels, self.noise),))
 
     def present_features(self, dataset: datasets.Dataset) -> tuple[Features, NDArray[np.bool_]]:
         """The (m, F) rows of `features` that carry a signal, and which (n,) records they belong to.

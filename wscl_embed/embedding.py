@@ -120,7 +120,7 @@ def embed_rows(
     encoder: Encoder, dataset: datasets.Dataset, part: Sequence[int], rows: RowFiles, options: EmbedOptions
 ) -> list[BadRow]:
     """Embed those rows ``part`` of the dataset that are not among ``rows`` yet; the ones that do not decode."""
-    ids = list(dataset["id"])
+    ids = dataset["id"][:]
     done = {image_id.decode() for block in rows.read_ids() for image_id in block}
     left = [row for row in part if ids[row] not in done]
     bad: list[BadRow] = []

@@ -55,7 +55,7 @@ def plan_update(path: Path, dataset: datasets.Dataset, facts: Mapping[str, Any])
     if hashes is None:
         raise InputError(f"{path}: has no content hashes to compare images by; write it anew with --overwrite.")
     old = {image_id: hashes[row].tobytes() for row, image_id in enumerate(old_ids)}
-    ids = list(dataset["id"])
+    ids = dataset["id"][:]
     known = [row for row, image_id in enumerate(ids) if image_id in old]
     same = {ids[row] for row, digest in zip(known, hash_images(dataset, known), strict=True) if digest == old[ids[row]]}
     stale = {ids[row] for row in known} - same

@@ -73,7 +73,7 @@ class HashtagsAdapter(Adapter):
             raise self.no_signal(dataset)
         membership, names = sparse.csr_array(membership[:, used]), [table.tags[column] for column in used.tolist()]
         told = cluster_table(membership, source=self.name, names=names, terms=[[name] for name in names])
-        clusters = Clusters(list(dataset["id"]), membership, told)
+        clusters = Clusters(dataset["id"][:], membership, told)
         labels = np.where(clusters.labels < 0, NO_SIGNAL, clusters.labels)
         return replace(clusters, raw=(RawLabels(self.name, labels, self.noise),))
 

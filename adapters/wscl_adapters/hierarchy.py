@@ -153,7 +153,7 @@ class HierarchyAdapter(Adapter):
         names: Sequence[str],
         terms: Sequence[Sequence[str]],
     ) -> Clusters:
-        flat = Clusters.from_labels(list(dataset["id"]), labels, name=self.name, terms=terms)
+        flat = Clusters.from_labels(dataset["id"][:], labels, name=self.name, terms=terms)
         return Clusters(flat.ids, flat.membership, flat.table.assign(name=list(names), level=level))
 
     def paths(self, dataset: datasets.Dataset) -> list[Parts]:

@@ -46,7 +46,7 @@ class LabelsAdapter(Adapter):
         membership = sparse.csr_array((np.ones(len(rows), dtype=np.float32), (rows, columns)), shape=shape)
         names = [str(value) for value in values]
         table = cluster_table(membership, source=self.name, names=names, terms=[[name] for name in names])
-        return Clusters(list(dataset["id"]), membership, table)
+        return Clusters(dataset["id"][:], membership, table)
 
     def remedy(self) -> str:
         """Which option to change when there are too few clusters."""

@@ -25,4 +25,4 @@ class NoneAdapter(Adapter):
     def assign(self, dataset: datasets.Dataset) -> Clusters:
         """Membership of shape (N, 0)."""
         membership = sparse.csr_array(np.zeros((len(dataset), 0), dtype=np.float32))
-        return Clusters(list(dataset["id"]), membership, cluster_table(membership, source=self.name))
+        return Clusters(dataset["id"][:], membership, cluster_table(membership, source=self.name))

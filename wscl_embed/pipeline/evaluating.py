@@ -41,8 +41,8 @@ def evaluate(
         caption_column: the column of captions, embedded by the text tower of the run ``embeddings``.
         split: score this split only; None: all images.
         before: the embedding file to compare with.
-        max_queries: so many images query, drawn at random, and all are searched. Exact search takes time with the
-            square of the images: of a million, a thousand queries take a minute and all of them most of a day.
+        max_queries: so many images query, drawn at random, and all are searched: exact search takes time with the
+            square of the images otherwise.
 
     Returns:
         As in ``metrics.json``: ``split``, ``label_column``, ``caption_column``, ``n_queries``, ``n_skipped``, ``after``
@@ -67,7 +67,7 @@ def evaluate(
     scored = stages.evaluation_set(
         encoder, dataset, rows, label_column=label_column, caption_column=caption_column, bank=bank, most=max_queries
     )
-    ids = list(dataset["id"])
+    ids = dataset["id"][:]
     after, *frozen = (_read_rows(path, ids) for path in files)
     return {
         "split": split,
@@ -94,9 +94,9 @@ def _scored_and_bank(
     from wscl_embed.dataset import split_rows
 
     scored = set(range(len(dataset)) if split is None else split_rows(dataset, split))
-    splits = dataset["split"] if split is not None else []
+    splits = dataset["split"][:] if split is not None else []
     bank = {row for row, name in enumerate(splits) if name == BANK_SPLIT} - scored
-    ids = list(dataset["id"])
+    ids = dataset["id"][:]
     kept = [row for row in sorted(scored | bank) if ids[row] in held]
     is_scored = np.asarray([row in scored for row in kept], dtype=bool)
     return dataset.select(kept), np.flatnonzero(is_scored), np.flatnonzero(~is_scored)

@@ -92,7 +92,7 @@ def prepare(
     if clusters is None:
         seen = with_features(train, frozen[rows])
         clusters = on_first(lambda: assign(adapters, seen, config.adapter_weight, batch_size_of(config)))
-    return _material(dataset, frozen, found.hashes, clusters.select(list(train["id"])), quarantine, config)
+    return _material(dataset, frozen, found.hashes, clusters.select(train["id"][:]), quarantine, config)
 
 
 def _material(

@@ -39,7 +39,7 @@ def write_results(
     with EmbeddingStore.create(
         run.embeddings, encoder.embed_dim, dtype=config.dtype, attributes=attributes, hashed=True
     ) as writer:
-        writer.append(list(material.dataset["id"]), tuned, material.hashes)
+        writer.append(material.dataset["id"][:], tuned, material.hashes)
         writer.set_clusters(material.clusters)
 
 

@@ -45,7 +45,7 @@ def evaluation_set(
     """
     from wscl_embed.evaluation.scores import NO_ROWS, EvaluationSet, Texts
 
-    labels = None if label_column is None else list(dataset[label_column])
+    labels = None if label_column is None else dataset[label_column][:]
     texts = None
     if caption_column is not None and encoder is not None:
         captions, pairs = distinct_captions(dataset.select(rows), caption_column)
