@@ -1,0 +1,145 @@
+"""The methods by name: each gives a (D, D) map of the frozen features."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from benchmarks.paper.baselines import cross_entropy, prototypes
+from benchmarks.paper.setting import Setting, budget
+from wscl_embed.clusters import Clusters
+from wscl_embed.reclustering import Reclustering
+from wscl_embed.registry import make_adapter
+from wscl_embed.stages.material import with_features
+from wscl_embed.train import TrainOptions, train_head
+
+Method = Callable[[Setting, int], torch.Tensor]
+"""(setting, seed) -> the (D, D) map of the frozen features, float32"""
+
+
+class NoCheckpoints:
+    """Runs of seconds are not continued."""
+
+    def save(self, *_: Any, **__: Any) -> None:
+        """Keep nothing."""
+
+    def restore(self, *_: Any, **__: Any) -> int:
+        """Begin at the beginning."""
+        return 0
+
+
+class NoLog:
+    """Nobody reads the losses."""
+
+    def __call__(self, *_: Any, **__: Any) -> None: ...
+    def state_dict(self) -> dict[str, Any]:
+        return {}
+
+    def load_state_dict(self, _: dict[str, Any]) -> None: ...
+
+
+def cluster(setting: Setting, adapters: tuple[str, ...], weights: tuple[float, ...], seed: int) -> Clusters:
+    """What the adapters make of the training images, each with the seed where it draws."""
+    parts = [make_adapter(with_seed(spec, seed)).assign(setting.train) for spec in adapters]
+    return Clusters.combine(parts, list(weights) or None)
+
+
+def with_seed(spec: str, seed: int) -> str:
+    """The same adapter with a seed, where it takes one.
+
+    >>> with_seed("captions:n_clusters=50", 3), with_seed("none", 3)
+    ('captions:n_clusters=50,seed=3', 'none')
+    """
+    if "seed" not in make_adapter(spec).options():
+        return spec
+    return f"{spec}{',' if ':' in spec else ':'}seed={seed}"
+
+
+@dataclass(frozen=True)
+class ClInfoNCE:
+    """Cl-InfoNCE on the clusters of one or several adapters; ``options`` change those of `fit`."""
+
+    adapters: tuple[str, ...]
+    weights: tuple[float, ...] = ()
+    recluster_every: int | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def __call__(self, setting: Setting, seed: int) -> torch.Tensor:
+        clusters = cluster(setting, self.adapters, self.weights, seed)
+        rounds = None
+        if self.recluster_every is not None:
+            rounds = Reclustering(
+                clusters, set(clusters.table["source"]), self._again(setting, seed), every=self.recluster_every
+            )
+        return train(setting, clusters, seed, rounds, **self.options)
+
+    def _again(self, setting: Setting, seed: int) -> Callable[[NDArray[np.floating], int], Clusters]:
+        def assign(features: NDArray[np.floating], number: int) -> Clusters:
+            seen = with_features(setting.train, features)
+            parts = [make_adapter(with_seed(spec, 1000 * seed + number)).assign(seen) for spec in self.adapters]
+            return Clusters.combine(parts, list(self.weights) or None)
+
+        return assign
+
+
+def train(
+    setting: Setting, clusters: Clusters, seed: int, rounds: Reclustering | None = None, **options: Any
+) -> torch.Tensor:
+    """`wscl_embed.train.train_head` on the clusters, in the budget that all methods have."""
+    return train_head(
+        setting.views,
+        clusters.membership,
+        budget(seed, **options),
+        device=torch.device("cpu"),
+        checkpoints=NoCheckpoints(),  # type: ignore[arg-type]
+        log=NoLog(),
+        reclustering=rounds,
+    )
+
+
+@dataclass(frozen=True)
+class OnClusters:
+    """Another objective on the labels of an adapter's clusters."""
+
+    objective: Callable[[NDArray[np.floating], NDArray[np.int64], TrainOptions], torch.Tensor]
+    adapter: str
+
+    def __call__(self, setting: Setting, seed: int) -> torch.Tensor:
+        clusters = cluster(setting, (self.adapter,), (), seed)
+        return self.objective(setting.views, clusters.labels, budget(seed))
+
+
+def pcl(setting: Setting, seed: int) -> torch.Tensor:
+    """PCL's prototypes at three numbers of clusters, made anew each epoch."""
+    return prototypes(setting.views, (200, 400, 800), budget(seed))
+
+
+IMAGES = "image_features"
+SEVERAL_K = (f"{IMAGES}:n_clusters=200", f"{IMAGES}:n_clusters=400", f"{IMAGES}:n_clusters=800")
+
+METHODS: dict[str, Method] = {
+    "SimCLR": ClInfoNCE(("none",)),
+    "cross-entropy, image clusters": OnClusters(cross_entropy, IMAGES),
+    "PCL prototypes": pcl,
+    "image clusters": ClInfoNCE((IMAGES,)),
+    "image clusters, again every 5 epochs": ClInfoNCE((IMAGES,), recluster_every=5),
+    "image clusters, three k": ClInfoNCE(SEVERAL_K),
+    "hashtags": ClInfoNCE(("hashtags",)),
+    "attributes": ClInfoNCE(("attributes",)),
+    "cross-entropy, captions": OnClusters(cross_entropy, "captions"),
+    "captions": ClInfoNCE(("captions",)),
+    "captions + image clusters": ClInfoNCE(("captions", IMAGES)),
+    "all together": ClInfoNCE(("captions", IMAGES, "hashtags", "attributes")),
+    "SupCon": ClInfoNCE(("labels",)),
+}
+
+ABLATIONS: dict[str, Method] = {
+    **{f"captions, {k} clusters": ClInfoNCE((f"captions:n_clusters={k}",)) for k in (50, 100, 200, 800, 1200)},
+    **{f"image clusters, {k}": ClInfoNCE((f"{IMAGES}:n_clusters={k}",)) for k in (50, 100, 200, 800, 1200)},
+    **{f"attributes, top_k {k}": ClInfoNCE((f"attributes:top_k={k}",)) for k in (1, 3, 6, 20)},
+}
