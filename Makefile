@@ -4,6 +4,7 @@
 # make faults   all the kills, refused writes and lost processes of docs/reliability.md
 # make lint     ruff and mypy
 #
+# make docs     the documentation as a site in site/
 # make fuzz     a minute for each kind of input (FUZZ_SECONDS=3600 make fuzz)
 # make audit    the known vulnerabilities of what is pinned, where the advisories can be had
 # make lock     renew the lock with hashes; make install-locked installs from it (Python 3.11, Linux, x86-64)
@@ -19,11 +20,11 @@ CONSTRAINTS ?= constraints.txt
 PIP_INSTALL = $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --constraint $(CONSTRAINTS)
 OFFLINE = HF_HUB_OFFLINE=1
 FUZZ_SECONDS ?= 60
-FUZZ_TARGETS = metadata tags images hdf5 parquet
+FUZZ_TARGETS = metadata tags images parquet hdf5
 LOCK = release/linux-x86_64-python3.11.txt
 LOCKED_EXTRAS = captions,demo,onnx,plots,search,tensorboard
 
-.PHONY: demo test test-slow faults lint fuzz audit lock install-locked release test-minimum clean
+.PHONY: demo test test-slow faults lint docs fuzz audit lock install-locked release test-minimum clean
 
 demo: $(VENV)/.installed-demo
 	$(OFFLINE) $(VENV)/bin/wscl-embed demo --output runs/demo --overwrite
@@ -41,6 +42,9 @@ lint: $(VENV)/.installed-test
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
+
+docs: $(VENV)/.installed-docs
+	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/python -m mkdocs build --strict --site-dir site
 
 fuzz: $(VENV)/.installed-fuzz
 	set -e; for target in $(FUZZ_TARGETS); do \
