@@ -5,8 +5,7 @@
      kind 1  and every one after it: a full disk
      kind 2  is the process's end: SIGKILL before it
      kind 3  SIGKILL after half of the bytes
-   count(): how many such calls there were since. Jumping clocks: jump(seconds) is added to the wall clock, alternately
-   forwards and backwards.  */
+   count(): how many such calls there were since.  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
@@ -20,20 +19,17 @@
 #include <sys/stat.h>
 #include <sys/types.h>
 #include <sys/uio.h>
-#include <time.h>
 #include <unistd.h>
 
 static long at = -1, seen;
 static int kind, error;
 static char below[PATH_MAX];
-static long jumped;
 
 void arm(long number, int how, int code, const char *folder) {
     at = number, seen = 0, kind = how, error = code;
     strncpy(below, folder, sizeof below - 1);
 }
 long count(void) { return seen; }
-void jump(long seconds) { jumped = seconds; }
 
 static int ours(const char *path) { return below[0] && path && !strncmp(path, below, strlen(below)); }
 
@@ -126,11 +122,3 @@ int mkdir(const char *path, mode_t mode) {
     }
 OPEN(open)
 OPEN(open64)
-
-int clock_gettime(clockid_t clock, struct timespec *result) {
-    static __thread int odd;
-    REAL(clock_gettime);
-    int outcome = real(clock, result);
-    if (jumped && clock == CLOCK_REALTIME) result->tv_sec += (odd ^= 1) ? jumped : -jumped;
-    return outcome;
-}

@@ -1,4 +1,4 @@
-"""A full or broken disk, and SIGKILL, at every single write of every kind of file; clocks that jump."""
+"""A full or broken disk, and SIGKILL, at every single write of every kind of file."""
 
 from __future__ import annotations
 
