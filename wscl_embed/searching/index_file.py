@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import asdict, dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
@@ -115,10 +116,20 @@ class VectorIndex:
             magic = file.read(4)
         if magic != MAGIC[record.kind] or file_hash(path) != record.sha256:
             raise StaleIndexError(f"{path}: not the file that was built, by the record beside it.")
-        index = load_faiss().read_index(str(path))
+        index = _read(path, record.kind)
         if (index.ntotal, index.d) != (rows, dim):
             raise StaleIndexError(f"{path}: holds {index.ntotal} rows of {index.d} dimensions, not {rows} of {dim}.")
         return cls(index, record.kind, record.effort)
+
+
+def _read(path: Path, kind: Kind) -> Any:
+    """The index in a file. Inverted lists stay there, and a search maps those it looks into."""
+    faiss = load_faiss()
+    if kind == "hnsw" or not hasattr(faiss, "OnDiskInvertedLists"):  # not on every system
+        return faiss.read_index(str(path))
+    index = faiss.read_index(str(path), faiss.IO_FLAG_MMAP | faiss.IO_FLAG_READ_ONLY)
+    faiss.downcast_InvertedLists(index.invlists).prefetch_nthread = 0  # starting threads takes longer than reading
+    return index
 
 
 def load_faiss() -> Any:
@@ -177,7 +188,9 @@ def remove_index(embeddings: Path) -> bool:
 
 def fingerprint(store: EmbeddingStore) -> str:
     """SHA-256 (hex) over the ids and embeddings of a file, in order, and nothing else it says."""
-    digest = hashlib.sha256("\0".join([*store.ids, str(store.embeddings.dtype), ""]).encode())
+    digest = hashlib.sha256()
+    for block in chain(store.id_blocks(), [[str(store.embeddings.dtype)]]):
+        digest.update("\0".join([*block, ""]).encode())
     for start in range(0, len(store), CHUNK_ROWS):
         digest.update(np.ascontiguousarray(store.embeddings[start : start + CHUNK_ROWS]).data)
     return digest.hexdigest()

@@ -182,9 +182,11 @@ class Searcher:
         check_k(k)
         self.check(where, columns)
         shown = self.default_columns if columns is None else columns
+        found = self._nearest(vector, k, where)
+        ids = self.store.ids_of([row for _, row in found])
         return [
-            Hit(self.ids[row], score, row, self.columns.values(row, shown) if shown else {})
-            for score, row in self._nearest(vector, k, where)
+            Hit(image_id, score, row, self.columns.values(row, shown) if shown else {})
+            for image_id, (score, row) in zip(ids, found, strict=True)
         ]
 
     def check(self, where: str | None = None, columns: Sequence[str] | None = None) -> None:
