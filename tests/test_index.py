@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 import sys
@@ -17,7 +18,7 @@ from wscl_embed.cli import main
 from wscl_embed.errors import InputError
 from wscl_embed.pipeline import index
 from wscl_embed.searching import building
-from wscl_embed.searching.index_file import VectorIndex, record_path
+from wscl_embed.searching.index_file import VectorIndex, fingerprint, record_path
 from wscl_embed.store import exact
 from wscl_embed.store.exact import by_numpy, nearest
 
@@ -123,6 +124,31 @@ def test_text_queries_are_measured_apart_and_raise_the_effort(embeddings: Path) 
     assert min(both.recall.values()) >= 0.9
     assert both.recall["text"] != both.recall["image"]
     assert both.effort >= images.effort
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_inverted_lists_stay_in_their_file_and_give_the_same(dtype: str, tmp_path: Path) -> None:
+    path = write(tmp_path / "embeddings.h5", clustered(N), dtype)
+    index(path, kind="ivf", recall=0.9)
+    queries = clustered(20, seed=2)
+    read = faiss.read_index(str(tmp_path / "index.faiss"))
+    with EmbeddingStore(path) as store:
+        mapped = VectorIndex.open(store)
+        assert mapped is not None
+        scores, rows = mapped.search(queries, 10)
+        whole = VectorIndex(read, "ivf", mapped.effort).search(queries, 10)
+        np.testing.assert_array_equal(rows, whole[1])
+        np.testing.assert_array_equal(scores, whole[0])
+        own = store.embeddings[rows].astype(np.float32)
+        np.testing.assert_allclose(scores, np.einsum("qkd,qd->qk", own, queries), atol=1e-6)
+        index(path, kind="ivf", recall=0.3)  # in the place of the one that is open
+        np.testing.assert_array_equal(mapped.search(queries, 10)[1], rows)
+
+
+def test_an_index_belongs_to_ids_and_embeddings(copied: Path) -> None:
+    with EmbeddingStore(copied) as store:
+        ids = "\0".join([*store.ids, "float32", ""]).encode()
+        assert fingerprint(store) == hashlib.sha256(ids + clustered(N).tobytes()).hexdigest()
 
 
 @pytest.mark.parametrize("spoil", ["other rows", "other index", "cut", "no record", "bad record", "no rows", "a text"])

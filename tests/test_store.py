@@ -11,7 +11,7 @@ import pytest
 
 from wscl_embed.clusters import Clusters
 from wscl_embed.errors import InputError
-from wscl_embed.store import EmbeddingStore
+from wscl_embed.store import EmbeddingStore, reader
 from wscl_embed.store.rows import converted
 
 
@@ -127,6 +127,19 @@ def test_search_is_exact(tmp_path: Path) -> None:
     expected = np.argsort(-(unit @ unit[7]))[:5]
     assert [image_id for image_id, _ in found] == [f"bild-ü-{row}" for row in expected]
     assert found[0] == ("bild-ü-7", pytest.approx(1.0))
+
+
+def test_ids_come_whole_in_blocks_and_for_some_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path / "e.h5", 600)
+    wanted = [f"bild-ü-{row}" for row in range(600)]
+    monkeypatch.setattr(reader, "CHUNK_ROWS", 250)
+    with EmbeddingStore(tmp_path / "e.h5") as store:
+        assert [len(block) for block in store.id_blocks()] == [250, 250, 100]
+        assert store.ids == wanted
+        for few in (1000, 2):
+            monkeypatch.setattr(reader, "FEW_IDS", few)
+            assert store.ids_of([599, 0, 250, 0]) == [wanted[row] for row in (599, 0, 250, 0)]
+        assert store.ids_of([]) == []
 
 
 def test_a_query_of_another_dimension_is_refused(tmp_path: Path) -> None:

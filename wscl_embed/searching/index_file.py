@@ -27,8 +27,8 @@ from wscl_embed.store.exact import CHUNK_ROWS, Best
 Kind = Literal["hnsw", "ivf"]
 FORMAT = "wscl-embed/index"
 FORMAT_VERSION = 1
-MAGIC: dict[str, bytes] = {"hnsw": b"IxMp", "ivf": b"IwFl"}
-"""How faiss begins its files: a graph within a map of ids, inverted lists of plain vectors."""
+MAGIC: dict[str, tuple[bytes, ...]] = {"hnsw": (b"IxMp",), "ivf": (b"IwFl", b"IwSq")}
+"""How faiss begins its files: a graph within a map of ids; inverted lists of float32, or of halves."""
 
 
 class StaleIndexError(InputError):
@@ -114,7 +114,7 @@ class VectorIndex:
             raise StaleIndexError(f"{path}: built from other embeddings than {store.path.name} now has.")
         with path.open("rb") as file:
             magic = file.read(4)
-        if magic != MAGIC[record.kind] or file_hash(path) != record.sha256:
+        if magic not in MAGIC[record.kind] or file_hash(path) != record.sha256:
             raise StaleIndexError(f"{path}: not the file that was built, by the record beside it.")
         index = _read(path, record.kind)
         if (index.ntotal, index.d) != (rows, dim):
