@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wscl_embed.errors import InputError
-from wscl_embed.progress import track
+from wscl_embed.progress import say, track
 from wscl_embed.searching.index_file import Kind, VectorIndex, load_faiss
 from wscl_embed.store import EmbeddingStore
 from wscl_embed.store.exact import nearest
@@ -127,6 +127,7 @@ def _empty(store: EmbeddingStore, kind: Kind, base: NDArray[np.bool_]) -> Any:
     index = _empty_lists(dim, lists, store.embeddings.dtype)
     rows = np.flatnonzero(base)
     some = np.sort(np.random.default_rng(1).choice(rows, min(len(rows), ROWS_A_LIST * lists), replace=False))
+    say(f"finding the centroids of {lists:,} lists among {len(some):,} rows; the time grows with both")
     index.train(_rows(store, some))
     return index
 
@@ -135,7 +136,7 @@ def _empty_lists(dim: int, lists: int, dtype: np.dtype[Any]) -> Any:
     """Inverted lists of rows in the precision they are stored in, so that halves take half the memory."""
     faiss = load_faiss()
     centroids = faiss.IndexFlatIP(dim)
-    if dtype == np.float32:
+    if dtype != np.float16:
         return faiss.IndexIVFFlat(centroids, dim, lists, faiss.METRIC_INNER_PRODUCT)
     half, by_residual = faiss.ScalarQuantizer.QT_fp16, False
     return faiss.IndexIVFScalarQuantizer(centroids, dim, lists, half, faiss.METRIC_INNER_PRODUCT, by_residual)
