@@ -145,6 +145,18 @@ def test_inverted_lists_stay_in_their_file_and_give_the_same(dtype: str, tmp_pat
         np.testing.assert_array_equal(mapped.search(queries, 10)[1], rows)
 
 
+def test_few_queries_are_timed_where_exact_search_is_slow(copied: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    timed = []
+    clock = building.milliseconds
+    monkeypatch.setattr(building, "milliseconds", lambda job, *given: timed.append(job) or clock(job, *given))
+    monkeypatch.setattr(building, "TIMED_SECONDS", 0.0)
+    with EmbeddingStore(copied) as store:
+        _, report = building.build(store, "ivf", 0.9)
+    assert len(timed) == 2
+    assert timed[0] is nearest
+    assert report.exact_ms > 0
+
+
 def test_an_index_belongs_to_ids_and_embeddings(copied: Path) -> None:
     with EmbeddingStore(copied) as store:
         ids = "\0".join([*store.ids, "float32", ""]).encode()
