@@ -140,8 +140,8 @@ def draw(runs: Sequence[Watched], path: Path, title: str) -> None:
         panel.plot(seconds, [one.own for one in run.samples], color=LINE, linewidth=1.4)
         panel.set_title(run.name, color=FAINT, fontsize=10)
         panel.set_xlabel("seconds", color=FAINT)
-        panel.set_ylim(bottom=0)
         panel.spines[["top", "right"]].set_visible(False)
+    panels[0].set_ylim(0, 1.05 * max(run.most_mapped for run in runs))
     panels[0].set_ylabel("MiB (pale: with mapped files)", color=FAINT)
     figure.savefig(path)
 
