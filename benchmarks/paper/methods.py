@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 
 from benchmarks.paper.baselines import cross_entropy, prototypes
 from benchmarks.paper.setting import Setting, budget
+from wscl_embed.checkpoint import Checkpoints
 from wscl_embed.clusters import Clusters
 from wscl_embed.reclustering import Reclustering
 from wscl_embed.registry import make_adapter
@@ -22,15 +24,19 @@ Method = Callable[[Setting, int], torch.Tensor]
 """(setting, seed) -> the (D, D) map of the frozen features, float32"""
 
 
-class NoCheckpoints:
+class NoCheckpoints(Checkpoints):
     """Runs of seconds are not continued."""
 
-    def save(self, *_: Any, **__: Any) -> None:
-        """Keep nothing."""
+    def __init__(self) -> None:
+        super().__init__(Path("nowhere"))
 
-    def restore(self, *_: Any, **__: Any) -> int:
+    def save(self, *_: Any, **__: Any) -> Path:
+        """Keep nothing."""
+        return self.folder
+
+    def restore(self, *_: Any, **__: Any) -> bool:
         """Begin at the beginning."""
-        return 0
+        return False
 
 
 class NoLog:
@@ -96,7 +102,7 @@ def train(
         clusters.membership,
         budget(seed, **options),
         device=torch.device("cpu"),
-        checkpoints=NoCheckpoints(),  # type: ignore[arg-type]
+        checkpoints=NoCheckpoints(),
         log=NoLog(),
         reclustering=rounds,
     )
