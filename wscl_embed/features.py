@@ -30,6 +30,7 @@ from wscl_embed.views import AUGMENTATION
 if TYPE_CHECKING:
     import datasets
 
+TENSORS = ("values", "rows", "hashes")  # of a file in the cache; one of an older version may lack some
 PLAIN = "plain-hashed"  # no views: the image as the encoder's preprocessing shows it
 
 logger = logging.getLogger("wscl_embed")
@@ -217,7 +218,7 @@ def _is_whole(path: Path) -> bool:
         return False
     try:
         with safe_open(path, framework="np") as handle:
-            return "bad" in handle.metadata()
+            return "bad" in handle.metadata() and set(TENSORS).issubset(handle.keys())
     except SafetensorError as error:
         logger.warning("%s is damaged (%s): removed; the images are encoded anew.", path, error)
         path.unlink(missing_ok=True)
@@ -229,7 +230,7 @@ def _read(path: Path) -> ImageFeatures:
 
     with safe_open(path, framework="np") as handle:
         bad = [BadRow(**row) for row in json.loads(handle.metadata()["bad"])]
-        values, rows, hashes = (handle.get_tensor(name) for name in ("values", "rows", "hashes"))
+        values, rows, hashes = (handle.get_tensor(name) for name in TENSORS)
         return ImageFeatures(values, rows, bad, hashes)
 
 
