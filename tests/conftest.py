@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,9 @@ from hypothesis import HealthCheck, settings
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # before any Hugging Face library is imported
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # small tensors: threads only wait for each other, six times as long
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # begun by a shell in its background, which processes inherit
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # A busy machine is no error: speed is measured in benchmarks/.
 settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
