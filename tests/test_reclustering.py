@@ -19,6 +19,7 @@ from torch import Tensor
 
 from tests.test_train import CLUSTERS, DIM, LABELS, OPTIONS, History, N, features
 from wscl_embed.checkpoint import Checkpoints
+from wscl_embed.checkpoint_file import read_checkpoint
 from wscl_embed.clusterers import make_clustering
 from wscl_embed.clusters import Clusters
 from wscl_embed.config import FitConfig, make_config
@@ -66,6 +67,11 @@ def train(
     )
 
 
+def last_state(folder: Path) -> dict[str, Any]:
+    """What the last checkpoint holds."""
+    return read_checkpoint(Checkpoints(folder).paths()[-1]).state
+
+
 class Measured(History):
     """Keeps what else was measured, too."""
 
@@ -99,7 +105,7 @@ def test_the_clusters_are_those_of_the_features_of_the_time(tmp_path: Path) -> N
     seen: dict[int, float] = {}
 
     def assign(values: NDArray[np.floating], number: int) -> Clusters:
-        delta = torch.load(tmp_path / "last.pt", weights_only=True)["module"]["head.delta"].numpy()
+        delta = last_state(tmp_path)["module"]["head.delta"].numpy()
         expected = features()[:, 0] @ (np.eye(DIM) + delta).T
         np.testing.assert_allclose(values, expected, atol=1e-4)
         seen[number] = float(np.abs(values - features()[:, 0]).max())
@@ -130,8 +136,8 @@ def test_warm_up_trains_on_instances_where_images_are_all_there_is(tmp_path: Pat
     none = Clusters.from_labels(IDS, [-1] * N, name="images")
     with pytest.raises(KeyboardInterrupt):
         train(tmp_path / "none", make(none, every=5), Measured(kill_in=4))
-    states = [torch.load(tmp_path / name / "last.pt", weights_only=True) for name in ("warm", "none")]
-    assert states[0]["epoch"] == states[1]["epoch"] == 3
+    states = [last_state(tmp_path / name) for name in ("warm", "none")]
+    assert states[0]["progress"]["epoch"] == states[1]["progress"]["epoch"] == 3
     assert torch.equal(states[0]["module"]["head.delta"], states[1]["module"]["head.delta"])
 
 

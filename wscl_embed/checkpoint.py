@@ -97,7 +97,7 @@ class Checkpoints:
         try:
             for name, part in state.items():
                 part.load_state_dict(found.state[name])
-        except (RuntimeError, KeyError, ValueError) as error:
+        except (RuntimeError, KeyError, ValueError, TypeError, AttributeError) as error:
             raise InputError(
                 f"{found.path}: the checkpoint is of another architecture. Give --overwrite to start anew."
             ) from error

@@ -57,8 +57,10 @@ def read_checkpoint(path: Path) -> Saved:
         raise DamagedError(f"no {STATE}") from error
     except OSError as error:
         raise DamagedError(f"{STATE} cannot be read: {error.strerror}") from error
-    except (RuntimeError, pickle.UnpicklingError) as error:  # a hash that fits what nobody of us wrote
+    except (RuntimeError, ValueError, EOFError, pickle.UnpicklingError) as error:  # a hash that fits what nobody wrote
         raise DamagedError(f"{STATE} is no checkpoint") from error
+    if not isinstance(state, dict):
+        raise DamagedError(f"{STATE} is no checkpoint")
     return Saved(path, state, committed["facts"])
 
 
@@ -71,9 +73,16 @@ def _committed(path: Path) -> dict[str, Any]:
         raise DamagedError(f"{COMMITTED} cannot be read: {error.strerror}") from error
     if digest != hashlib.sha256(content).hexdigest().encode():
         raise DamagedError(f"{COMMITTED} is not what was written")
-    committed: dict[str, Any] = json.loads(content)
-    if committed["format_version"] > FORMAT_VERSION:
+    try:
+        committed: dict[str, Any] = json.loads(content)
+        newer = committed["format_version"] > FORMAT_VERSION
+        whole = {"bytes", "sha256"} <= committed.keys() and isinstance(committed["facts"], dict)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise DamagedError(f"{COMMITTED} is no record of a checkpoint") from error
+    if newer:
         raise InputError(f"{path}: written by a newer version of wscl-embed; update it.")
+    if not whole:
+        raise DamagedError(f"{COMMITTED} is no record of a checkpoint")
     return committed
 
 

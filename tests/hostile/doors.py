@@ -101,8 +101,8 @@ def adapter(spec: str, records: dict[str, list[Any]]) -> list[int]:
     return make_adapter(spec).assign(datasets.Dataset.from_dict(records)).labels.tolist()
 
 
-def checkpoint(folder: Path) -> int:
-    """The epochs behind a checkpoint."""
+def checkpoint(folder: Path) -> bool:
+    """Whether there was a checkpoint to go on from."""
     return Checkpoints(folder).restore({"head": torch.nn.Linear(2, 2)})
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import pickle
@@ -129,14 +130,33 @@ class Payload:
         return Path.touch, (self.canary,)
 
 
-@pytest.mark.parametrize("kind", ["pickle", "torch", "zip", "empty", "cut off"])
+def commit(folder: Path, state: bytes, record: str) -> None:
+    """A checkpoint as a stranger makes it, whose hashes are right."""
+    path = folder / "epoch-00001-step-0000000"
+    path.mkdir()
+    (path / "state.pt").write_bytes(state)
+    (path / "COMMITTED").write_text(f"{record}\n{hashlib.sha256(record.encode()).hexdigest()}")
+
+
+@pytest.mark.parametrize(
+    "record", ["[]", "{}", "null", "{", '{"format_version": "9"}', DEEP], ids=lambda text: text[:9]
+)
+def test_records_of_checkpoints_that_are_refused(record: str, tmp_path: Path) -> None:
+    commit(tmp_path, b"", record)
+    assert "every checkpoint is damaged" in refusal(checkpoint, tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["pickle", "torch", "zip", "empty", "cut off", "no mapping"])
 def test_checkpoints_that_are_refused(kind: str, tmp_path: Path) -> None:
-    canary, buffer = tmp_path / "executed", io.BytesIO()
+    canary, buffer, plain = tmp_path / "executed", io.BytesIO(), io.BytesIO()
     torch.save({"epoch": 1, "head": Payload(canary)}, buffer, _use_new_zipfile_serialization=kind != "torch")
-    content = {"pickle": pickle.dumps(Payload(canary)), "empty": b"", "cut off": buffer.getvalue()[:-50]}
-    (tmp_path / "last.pt").write_bytes(content.get(kind, buffer.getvalue()))
+    torch.save([1, 2, 3], plain)
+    content = {"pickle": pickle.dumps(Payload(canary)), "empty": b"", "cut off": buffer.getvalue()[:-50],
+               "no mapping": plain.getvalue()}.get(kind, buffer.getvalue())  # fmt: skip
+    record = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest(), "facts": {}, "format_version": 1}
+    commit(tmp_path, content, json.dumps(record))
     outcome = opened(checkpoint, tmp_path)
     assert outcome.refused is not None, outcome
-    assert "the checkpoint cannot be continued" in outcome.refused
+    assert "every checkpoint is damaged" in outcome.refused
     assert outcome.executed == []
     assert not canary.exists()
