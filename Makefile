@@ -30,7 +30,7 @@ demo: $(VENV)/.installed-demo
 	$(OFFLINE) $(VENV)/bin/wscl-embed demo --output runs/demo --overwrite
 
 test: $(VENV)/.installed-test
-	$(OFFLINE) $(VENV)/bin/python -m pytest -m "not slow" --numprocesses 2
+	$(OFFLINE) $(VENV)/bin/python -m pytest -m "not slow" --numprocesses 2 --dist worksteal
 
 test-slow: $(VENV)/.installed-test
 	$(OFFLINE) $(VENV)/bin/python -m pytest -m slow
