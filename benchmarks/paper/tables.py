@@ -48,11 +48,12 @@ def retrieval_table(frozen: Means, lines: Sequence[Line]) -> str:
 
 
 def cells(means: Sequence[Means]) -> list[str]:
-    """Mean and half an interval of each metric."""
+    """Mean and half an interval of each metric; of a single seed its value."""
     texts = []
     for metric in COLUMNS:
         values = [one[metric] for one in means]
-        texts.append(f"{np.mean(values):.3f} ± {interval(values):.3f}")
+        half = f" ± {interval(values):.3f}" if len(values) > 1 else ""
+        texts.append(f"{np.mean(values):.3f}{half}")
     return texts
 
 
