@@ -122,7 +122,7 @@ def main() -> None:
     setting = open_setting(options.data, options.label_column, options.image_size)
     ends: list[tuple[str, str, Make | None]] = [("SupCon", "", lambda labels, _: labels), ("SimCLR", "", None)]
     study = [(family, name, make) for family, makes in STUDY.items() for name, make in makes.items()]
-    print(markdown(["clusters", "I(Z;T)", "H(Z|T)", "Recall@1", "mAP@R", "kNN", "linear probe"], []))
+    print(markdown(["clusters", "I(Z;T)", "H(Z\\|T)", "Recall@1", "mAP@R", "kNN", "linear probe"], []))
     points = []
     for family, name, make in [*ends, *study]:
         point = measure(setting, family, name, make, options.seeds)
