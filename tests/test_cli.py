@@ -15,6 +15,7 @@ from typing import Any
 import click
 import pytest
 import torch
+from PIL import Image
 
 from wscl_embed.cli import COMMANDS, group, main
 from wscl_embed.config import FitConfig
@@ -125,6 +126,22 @@ def test_a_mistake_in_an_option(
     cli: Cli, photos: Path, tmp_path: Path, adapter: str, more: tuple[object, ...], said: str
 ) -> None:
     check_refused(cli, tmp_path, fit_arguments(photos, tmp_path / "run", *more, adapter=adapter), said)
+
+
+@pytest.mark.parametrize("command", ["fit", "cluster"])
+def test_a_mistake_in_a_signal_is_said_before_the_encoder_is_opened(
+    cli: Cli, photos: Path, tmp_path: Path, command: str
+) -> None:
+    adapters = ["--adapter", "image_features", "--adapter", "hashtags:column=tagz", "--model", "no-such-model"]
+    output = tmp_path / ("run" if command == "fit" else "clusters.parquet")
+    check_refused(cli, tmp_path, [command, "--data", photos, *adapters, "--output", output], "no column 'tagz'")
+
+
+def test_images_alone_have_no_column_to_name(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "alone").mkdir()
+    Image.new("RGB", (8, 8)).save(tmp_path / "alone" / "a.png")
+    said = "no column 'tags'. It has images alone: give them a metadata.jsonl, or take the adapter image_features."
+    check_refused(cli, tmp_path, fit_arguments(tmp_path / "alone", tmp_path / "run"), said)
 
 
 def test_too_few_clusters_says_which_option_to_change(cli: Cli, photos: Path, tmp_path: Path) -> None:

@@ -184,10 +184,10 @@ class Adapter:
         """Refuse a column that is not there, naming those that are."""
         if column not in dataset.column_names:
             signals = [name for name in dataset.column_names if name not in ("id", "image", "image_features")]
+            known = f"Its columns are: {', '.join(signals)}. Name one with --adapter {self.name}:column=NAME."
+            nothing = "It has images alone: give them a metadata.jsonl, or take the adapter image_features."
             raise InputError(
-                f"adapter {self.name}: the dataset has no column {column!r}. "
-                f"Its columns are: {', '.join(signals) or 'none'}. "
-                f"Name one with --adapter {self.name}:column=NAME."
+                f"adapter {self.name}: the dataset has no column {column!r}. {known if signals else nothing}"
             )
 
     def all_null(self, dataset: datasets.Dataset, column: str) -> InputError:

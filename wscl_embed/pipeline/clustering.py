@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -105,13 +105,11 @@ def run_cluster(
         given = [adapter] if isinstance(adapter, (str, Adapter)) else list(adapter)
         adapters = stages.named([make_adapter(one) for one in given])
         stages.check_weights(list(adapters.values()), adapter_weight)
-        dataset = _open(data, list(adapters.values()), split, config)
-        stages.check_column(dataset, "label_column", label_column)
-        parts = on_first(lambda: stages.assign_parts(adapters, dataset, batch_size))
+        dataset, parts = _cluster(data, adapters, split, label_column, config, batch_size)
         labels = None if label_column is None else stages.read_labels(dataset, label_column)
         measured = on_first(lambda: stages.measure_parts(adapters, dataset, stability) if stability else {})
         found = on_first(lambda: diagnose(parts, labels=labels, batch_size=batch_size, stability=measured))
-        result = ClusterResult(Clusters.combine(list(parts.values()), list(adapter_weight) or None), found)
+        result = ClusterResult(stages.combine(parts, adapter_weight), found)
         on_first(lambda: _write(result, output, diagnostics, plot))
         return result
 
@@ -135,20 +133,30 @@ def _check(
     load_matplotlib()
 
 
-def _open(
-    data: str | Path | datasets.Dataset, adapters: Sequence[Adapter], split: str | None, config: FitConfig
-) -> datasets.Dataset:
-    """The rows to cluster, with image features where an adapter reads them."""
+def _cluster(
+    data: str | Path | datasets.Dataset,
+    adapters: Mapping[str, Adapter],
+    split: str | None,
+    label_column: str | None,
+    config: FitConfig,
+    batch_size: int,
+) -> tuple[datasets.Dataset, dict[str, Clusters]]:
+    """The rows to cluster, with image features where an adapter reads them, and the clusters by adapter."""
     from wscl_embed import stages
+    from wscl_embed.distributed import on_first
 
-    reads_images = any(one.needs_image_features for one in adapters)
+    reads_images = any(one.needs_image_features for one in adapters.values())
     dataset = stages.open_split(data, split, images=reads_images)
+    if reads_images:
+        stages.check_images(dataset)
+    stages.check_column(dataset, "label_column", label_column)
+    signals = on_first(lambda: stages.assign_signals(adapters, dataset, batch_size))
     if not reads_images:
-        return dataset
-    stages.check_images(dataset)
+        return dataset, signals
     found, good, quarantine = stages.frozen_features(stages.open_encoder(config), dataset, config)
     quarantine.check_share(len(dataset), config.max_bad_share)
-    return stages.with_features(good, found.values[:, 0])
+    good = stages.with_features(good, found.values[:, 0])
+    return good, on_first(lambda: stages.assign_others(adapters, signals, good, batch_size))
 
 
 def _write(

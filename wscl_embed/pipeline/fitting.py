@@ -126,9 +126,13 @@ def _run_fit(
         stages.check_reclustering(made, config)
         with _timed(seconds, "load"):
             dataset = stages.with_validation(stages.open_dataset(data, config), config)
+        with _timed(seconds, "clusters of signals"):  # before the encoder: a wrong column is said before gigabytes load
+            known = on_first(lambda: _clusters_of(run) if resume else None)
+            clusters = stages.cluster_signals(dataset, made, config) if known is None else known
+        with _timed(seconds, "encoder"):
             encoder = stages.open_encoder(config)
-        with _timed(seconds, "features and clusters"):
-            material = stages.prepare(dataset, encoder, made, config, known=run.clusters if resume else None)
+        with _timed(seconds, "features and clusters of images"):
+            material = stages.prepare(dataset, encoder, made, config, clusters)
         held_out = stages.held_out_rows(material.dataset, config)
         on_first(lambda: stages.begin(run, material, config, overwrite=overwrite))
     with _timed(seconds, "training"):
@@ -154,6 +158,11 @@ def _run_fit(
     with _timed({}, "report"):
         on_first(lambda: stages.write_report(run, material, outputs, metrics, config))
     return FitResult(run, metrics, material.clusters, material.dataset, material.frozen, outputs, held_out)
+
+
+def _clusters_of(run: Run) -> Clusters | None:
+    """Those an interrupted run began with."""
+    return Clusters.load(run.clusters) if run.clusters.is_file() else None
 
 
 @contextmanager

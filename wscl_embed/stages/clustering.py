@@ -20,28 +20,41 @@ if TYPE_CHECKING:
     from wscl_embed.diagnostics import Stability
 
 
-def assign(
-    adapters: Sequence[Adapter], dataset: datasets.Dataset, weights: Sequence[float], batch_size: int
-) -> Clusters:
-    """The clusters of all adapters side by side; says what each made, and refuses what cannot be trained on."""
-    check_weights(adapters, weights)
-    parts = assign_parts(named(adapters), dataset, batch_size)
-    return Clusters.combine(list(parts.values()), list(weights) or None)
+def assign_signals(adapters: Mapping[str, Adapter], dataset: datasets.Dataset, batch_size: int) -> dict[str, Clusters]:
+    """The clusters of the adapters that look at no image, by name: a wrong column is said before images are encoded."""
+    return {
+        name: _assign(name, adapter, dataset, batch_size)
+        for name, adapter in adapters.items()
+        if not adapter.needs_image_features
+    }
 
 
-def assign_parts(adapters: Mapping[str, Adapter], dataset: datasets.Dataset, batch_size: int) -> dict[str, Clusters]:
-    """The clusters of each adapter by its name, said and checked like those of `assign`."""
+def assign_others(
+    adapters: Mapping[str, Adapter], done: Mapping[str, Clusters], dataset: datasets.Dataset, batch_size: int
+) -> dict[str, Clusters]:
+    """The clusters of every adapter by name, over the rows of ``dataset``: those ``done``, and now the others."""
+    ids = dataset["id"][:]
+    return {
+        name: done[name].select(ids) if name in done else _assign(name, adapter, dataset, batch_size)
+        for name, adapter in adapters.items()
+    }
+
+
+def _assign(name: str, adapter: Adapter, dataset: datasets.Dataset, batch_size: int) -> Clusters:
+    """The clusters of one adapter; says what they are, and refuses what cannot be trained on."""
     from wscl_embed.diagnostics.summary import check_clusters, summary_lines
 
-    parts = {}
-    for name, adapter in adapters.items():
-        clusters = adapter.assign(dataset)
-        check_clusters(clusters, adapter)
-        say(f"adapter {name}", "bold")
-        for line in summary_lines(clusters, batch_size):
-            say(f"  {line}")
-        parts[name] = clusters
-    return parts
+    clusters = adapter.assign(dataset)
+    check_clusters(clusters, adapter)
+    say(f"adapter {name}", "bold")
+    for line in summary_lines(clusters, batch_size):
+        say(f"  {line}")
+    return clusters
+
+
+def combine(parts: Mapping[str, Clusters], weights: Sequence[float]) -> Clusters:
+    """The clusters of all adapters side by side."""
+    return Clusters.combine(list(parts.values()), list(weights) or None)
 
 
 def check_weights(adapters: Sequence[Adapter], weights: Sequence[float]) -> None:

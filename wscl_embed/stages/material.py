@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,11 +14,19 @@ from wscl_embed.adapter import Adapter
 from wscl_embed.cache import default_cache_dir
 from wscl_embed.clusters import Clusters
 from wscl_embed.config import FitConfig
-from wscl_embed.dataset import rows_of_split, split_rows
+from wscl_embed.dataset import split_rows
 from wscl_embed.distributed import on_first
 from wscl_embed.progress import console
 from wscl_embed.quarantine import Quarantine
-from wscl_embed.stages.clustering import assign, batch_size_of, describe
+from wscl_embed.stages.clustering import (
+    assign_others,
+    assign_signals,
+    batch_size_of,
+    check_weights,
+    combine,
+    describe,
+    named,
+)
 from wscl_embed.stages.inputs import read_labels
 
 if TYPE_CHECKING:
@@ -64,24 +72,25 @@ class Material:
         return replace(self, train=_train_rows(self.dataset), clusters=self.assigned)
 
 
+def cluster_signals(dataset: datasets.Dataset, adapters: Sequence[Adapter], config: FitConfig) -> dict[str, Clusters]:
+    """The clusters of the adapters that look at no image, by name, over all images of the training split."""
+    check_weights(adapters, config.adapter_weight)
+    train = dataset.select(_train_rows(dataset))
+    return on_first(lambda: assign_signals(named(adapters), train, batch_size_of(config)))
+
+
 def prepare(
     dataset: datasets.Dataset,
     encoder: Encoder,
     adapters: Sequence[Adapter],
     config: FitConfig,
-    *,
-    known: Path | None = None,
+    clusters: Clusters | Mapping[str, Clusters],
 ) -> Material:
-    """Clusters and frozen features. Adapters that need no images go first: a wrong column is said within seconds.
+    """Frozen features, and the clusters.
 
     Args:
-        known: the clusters of an interrupted run, to continue with instead of making them anew.
+        clusters: those of an interrupted run, or what `cluster_signals` made, to which those of images are added.
     """
-    train = rows_of_split(dataset, "train") if "split" in dataset.column_names else dataset
-    reads_images = any(adapter.needs_image_features for adapter in adapters)
-    clusters = on_first(lambda: Clusters.load(known) if known is not None and known.is_file() else None)
-    if clusters is None and not reads_images:
-        clusters = on_first(lambda: assign(adapters, train, config.adapter_weight, batch_size_of(config)))
     found, dataset, quarantine = frozen_features(encoder, dataset, config)
     frozen = found.values[:, 0]
     quarantine.check_share(len(dataset) + len(quarantine), config.max_bad_share)
@@ -89,9 +98,12 @@ def prepare(
         console().print(f"[yellow]bad images left out: {len(quarantine)}; quarantine.csv names them[/yellow]")
     rows = _train_rows(dataset)
     train = dataset.select(rows)
-    if clusters is None:
-        seen = with_features(train, frozen[rows])
-        clusters = on_first(lambda: assign(adapters, seen, config.adapter_weight, batch_size_of(config)))
+    if isinstance(clusters, Mapping):
+        signals = clusters
+        if any(adapter.needs_image_features for adapter in adapters):
+            train = with_features(train, frozen[rows])
+        parts = on_first(lambda: assign_others(named(adapters), signals, train, batch_size_of(config)))
+        clusters = combine(parts, config.adapter_weight)
     return _material(dataset, frozen, found.hashes, clusters.select(train["id"][:]), quarantine, config)
 
 
