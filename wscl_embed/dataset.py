@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import glob
 import hashlib
 import json
 import logging
-import re
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,15 +15,13 @@ from typing import TYPE_CHECKING, Any
 
 from wscl_embed.errors import InputError
 from wscl_embed.images import BadImageError
+from wscl_embed.readers.finding import find_source
 from wscl_embed.readers.source import OUTSIDE, Source
 
 if TYPE_CHECKING:
     import datasets
 
-FILE_SUFFIXES = (".jsonl", ".csv", ".parquet", ".tar")
 MAX_ID = 1024
-HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
-BRACES = re.compile(r"\{(\d+)\.\.(\d+)\}")
 
 
 def load_dataset(
@@ -142,88 +138,6 @@ def hold_out(dataset: datasets.Dataset, split: str, share: float, *, seed: int =
 def unit_hash(text: str) -> float:
     """A number in [0, 1) that depends on nothing but ``text``."""
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:6], "big") / 2**48
-
-
-def find_source(path_or_name: str | Path, *, images: bool = True) -> Source:
-    """Choose the reader for what is at ``path_or_name``."""
-    path = Path(path_or_name).expanduser()
-    text = str(path_or_name)
-    if not text:
-        raise InputError("the path or name of the dataset is empty.")
-    if path.is_dir():
-        return read_folder(path, images=images)
-    if path.is_file():
-        return read_files([path], images=images)
-    if not path.exists() and re.search(r"[*?\[{]", text):
-        return read_files(expand(str(path)), images=images)
-    # `data/fashon` beside a folder `data` is a typing error, not a dataset of the user "data".
-    named_like_hub = HUB_NAME.fullmatch(text) and path.suffix.lower() not in FILE_SUFFIXES
-    if isinstance(path_or_name, Path) or not named_like_hub or ("/" in text and path.parent.is_dir()):
-        raise InputError(f"{text}: there is no such file or folder.")
-    from wscl_embed.readers.tables import read_hub
-
-    return read_hub(text, images=images)
-
-
-def read_folder(folder: Path, *, images: bool = True) -> Source:
-    """Read a folder of whichever layout it has."""
-    from wscl_embed.readers.folders import find_metadata, read_class_folders, read_image_folder
-    from wscl_embed.readers.tables import read_saved
-
-    saved = (folder / "dataset_dict.json").is_file() or (folder / "state.json").is_file()
-    if saved:
-        return read_saved(folder, images=images)
-    metadata = find_metadata(folder)
-    if metadata:
-        return read_image_folder(folder, metadata, images=images)
-    for pattern in ("*.parquet", "data/*.parquet", "*.tar"):
-        files = sorted(folder.glob(pattern))
-        if files:
-            return read_files(files, images=images)
-    source = read_class_folders(folder)
-    if source is None:
-        raise InputError(
-            f"{folder}: no dataset in this folder. Looked for metadata.jsonl, metadata.csv or metadata.parquet (here "
-            "or in its subfolders), a dataset by save_to_disk, *.parquet (here or in data/), *.tar, and image files."
-        )
-    return source
-
-
-def read_files(paths: Sequence[Path], *, images: bool = True) -> Source:
-    """Read files of one kind, told by their suffix."""
-    from wscl_embed.readers.folders import read_image_folder
-    from wscl_embed.readers.tables import read_parquet
-    from wscl_embed.readers.tars import read_tars
-
-    suffixes = {path.suffix.lower() for path in paths}
-    if len(paths) == 1 and (suffixes <= {".jsonl", ".csv"} or paths[0].name == "metadata.parquet"):
-        return read_image_folder(paths[0].parent, paths, images=images)
-    if suffixes == {".tar"}:
-        return read_tars(paths)
-    if suffixes == {".parquet"}:
-        return read_parquet(paths, images=images)
-    raise InputError(
-        f"{paths[0]}: not a kind of file datasets are read from: .parquet, .tar, or one metadata file (.jsonl, .csv)."
-    )
-
-
-def expand(pattern: str) -> list[Path]:
-    """The files a pattern stands for: ``{000..010}`` counts, ``*``, ``?`` and ``[...]`` match names.
-
-    Raises:
-        InputError: a file that is not there, or nothing that matches.
-    """
-    braces = BRACES.search(pattern)
-    if braces:
-        before, after = pattern[: braces.start()], pattern[braces.end() :]
-        numbers = range(int(braces[1]), int(braces[2]) + 1)
-        return [path for number in numbers for path in expand(f"{before}{number:0{len(braces[1])}}{after}")]
-    if Path(pattern).is_file():
-        return [Path(pattern)]
-    found = [Path(name) for name in sorted(glob.glob(pattern))]  # noqa: PTH207 - the pattern may be absolute
-    if not found:
-        raise InputError(f"{pattern}: there is no such file.")
-    return found
 
 
 def finish(source: Source, id_column: str) -> datasets.Dataset:
