@@ -36,6 +36,6 @@ def fuzz(target: Callable[[Path], object], seeds: Sequence[bytes], name: str) ->
         with suppress(InputError):
             target(path)
 
-    limits = ["-timeout=20", "-rss_limit_mb=3000", f"-artifact_prefix={FOUND / kind}-"]
+    limits = ["-timeout=60", "-rss_limit_mb=3000", f"-artifact_prefix={FOUND / kind}-"]
     atheris.Setup([*sys.argv, *limits, str(corpus)], one)
     atheris.Fuzz()

@@ -28,7 +28,7 @@ from wscl_embed import embedding, updating
 from wscl_embed.features import EncodedBatch
 from wscl_embed.images import content_hash
 from wscl_embed.progress import console
-from wscl_embed.store import EmbeddingStore
+from wscl_embed.store import EmbeddingStore, reader
 from wscl_embed.store.partial import Partial
 
 N, DIM, BATCH = 8, 6, 4
@@ -144,6 +144,7 @@ def main(folder: Path, update: bool) -> None:
     embedding.iterate_encoded = look_up  # type: ignore[assignment]
     updating.available_cores = lambda: 1
     console().quiet = True
+    reader.try_reading = lambda path: None  # in one more process for each file; the children wrote them
     os.fsync = lambda handle: None  # against a power cut; a killed process leaves its files to the system
     dataset = images(N + 4, changed=[2]) if update else images(N)
     if update:

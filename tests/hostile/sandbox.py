@@ -16,6 +16,8 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+from wscl_embed.store import trial
+
 # A server that has imported what the doors need, and forks for each case.
 FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload(["tests.hostile.doors"])
@@ -24,6 +26,7 @@ SECONDS = 120  # for what takes a fraction of one: machines may be busy, but a h
 MEGABYTES = 256
 FORBIDDEN = ("os.system", "os.exec", "os.posix_spawn", "os.spawn", "subprocess.Popen", "pickle.find_class",
              "socket.connect")  # fmt: skip
+TRIAL = ["-I", "-S", "-c", trial.CODE]  # our own: it reads an embedding file, within the limits of this process
 
 
 @dataclass
@@ -107,7 +110,7 @@ def _data_bytes() -> int:
 
 def _watch(executed: list[str]) -> None:
     def hook(event: str, arguments: tuple[Any, ...]) -> None:
-        if event in FORBIDDEN:
+        if event in FORBIDDEN and not (event == "subprocess.Popen" and arguments[1][1:5] == TRIAL):
             executed.append(f"{event} {arguments!r}"[:200])
             raise PermissionError(f"refused: {event}")
 

@@ -16,6 +16,7 @@ from pydantic import Field
 
 from wscl_embed.errors import InputError
 from wscl_embed.store import EmbeddingStore
+from wscl_embed.store.hdf5_file import hdf5_file
 
 BLOCK = 8192
 
@@ -33,8 +34,6 @@ def write(
     Raises:
         InputError: not so many rows.
     """
-    import h5py
-
     n, dim = store.embeddings.shape
     if n < queries + neighbors:
         raise InputError(
@@ -46,7 +45,7 @@ def write(
     ids = np.array([image_id.encode() for image_id in store.ids])
     test = np.asarray(store.embeddings[drawn], np.float32)
     best = Nearest(test, neighbors)
-    with h5py.File(output, "w") as file:
+    with hdf5_file(output, "w") as file:
         file.attrs.update({"type": "dense", "distance": "angular", "dimension": dim, "point_type": "float"})
         train = file.create_dataset("train", (len(rest), dim), np.float32)
         for start in range(0, len(rest), BLOCK):

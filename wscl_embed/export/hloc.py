@@ -10,6 +10,7 @@ from pathlib import Path
 
 from wscl_embed.errors import InputError
 from wscl_embed.store import EmbeddingStore
+from wscl_embed.store.hdf5_file import hdf5_file
 
 DESCRIPTOR = "global_descriptor"
 BLOCK = 8192
@@ -21,13 +22,11 @@ def write(store: EmbeddingStore, output: Path) -> None:
     Raises:
         InputError: an id that is no name of an HDF5 group.
     """
-    import h5py
-
     ids = store.ids
     for image_id in ids:
         if {"", ".", "..", DESCRIPTOR} & set(image_id.split("/")):
             raise InputError(f"{store.path}: the id {image_id!r} cannot name a group in HDF5, as hloc has it.")
-    with h5py.File(output, "w", libver="latest") as file:  # as hloc's own; of many small groups half the size
+    with hdf5_file(output, "w", libver="latest") as file:  # as hloc's own; of many small groups half the size
         for start in range(0, len(ids), BLOCK):
             for image_id, row in zip(ids[start : start + BLOCK], store.embeddings[start : start + BLOCK], strict=True):
                 file.require_group(image_id).create_dataset(DESCRIPTOR, data=row)

@@ -11,7 +11,9 @@ import numpy as np
 
 from wscl_embed.errors import WsclEmbedError
 from wscl_embed.files import clear_leftovers, storage_errors, sync, sync_folder, temporary_path
+from wscl_embed.store.hdf5_file import hdf5_file
 from wscl_embed.store.rows import HEAD, RowFiles
+from wscl_embed.store.trial import remember
 
 if TYPE_CHECKING:
     import h5py
@@ -36,16 +38,15 @@ def finish(rows: RowFiles, path: Path, attributes: Mapping[str, Any], clusters: 
         rows.check_synced()
         _fill(rows, attributes, clusters)
         rows.vectors_path.replace(path)
+        remember(path)
         sync_folder(path.parent)
         rows.remove()
 
 
 def _fill(rows: RowFiles, attributes: Mapping[str, Any], clusters: Clusters | None) -> None:
     """All that is beside the vectors, around them."""
-    import h5py
-
     _enclose(rows)
-    with h5py.File(rows.vectors_path, "r+") as file:
+    with hdf5_file(rows.vectors_path, "r+") as file:
         file.attrs.update({"format": FORMAT, "format_version": FORMAT_VERSION, **attributes})
         file.attrs["complete"] = False
         file["embeddings"].attrs["normalised"] = True
@@ -69,9 +70,9 @@ def _enclose(rows: RowFiles) -> None:
     shape = (len(rows), rows.dim)
     model = rows.vectors_path.with_suffix(".head")
     try:
-        with h5py.File(model, "w") as file:
+        with hdf5_file(model, "w") as file:
             file.create_dataset("embeddings", shape, rows.dtype, fill_time="never")
-        with h5py.File(model, "r+", alignment_threshold=1, alignment_interval=HEAD) as file:
+        with hdf5_file(model, "r+", alignment_threshold=1, alignment_interval=HEAD) as file:
             if len(rows):
                 file["embeddings"][0, 0] = 0  # allocates
                 if file["embeddings"].id.get_offset() != HEAD:

@@ -16,6 +16,7 @@ from wscl_embed.store.container import FORMAT, FORMAT_VERSION, StoreWriter, crea
 from wscl_embed.store.exact import CHUNK_ROWS, nearest
 from wscl_embed.store.rows import HASH_BYTES
 from wscl_embed.store.safety import check_safe
+from wscl_embed.store.trial import try_reading
 
 if TYPE_CHECKING:
     import h5py
@@ -51,13 +52,16 @@ class EmbeddingStore:
     def __init__(self, path: str | Path) -> None:
         """Open ``path``. Nothing in it is read before `wscl_embed.store.safety.check_safe` has found it harmless.
 
+        A file this process did not write is read by another first (`wscl_embed.store.trial`), which may die over it.
+
         Raises:
             InputError: no such file, not HDF5, a file that reaches outside itself or claims more than it holds, another
-                format or version, or a file that was never completed.
+                format or version, a file that was never completed, or one that HDF5 cannot cope with.
         """
         import h5py
 
         self.path = Path(path)
+        try_reading(self.path)
         try:
             self._file = h5py.File(self.path, "r")
         except FileNotFoundError as error:

@@ -59,6 +59,8 @@ def walk(file: h5py.File) -> Iterator[tuple[str, Any]]:
         if len(seen) + len(group) > MAX_OBJECTS or depth > MAX_DEPTH:
             raise InputError(f"{file.filename}: refused, more than {MAX_OBJECTS} objects, or groups too deep.")
         for key in group:
+            if not isinstance(key, str):  # h5py gives the bytes
+                raise InputError(f"{file.filename}: refused, {group.name} has a name in it that is not UTF-8.")
             name = f"{group.name.rstrip('/')}/{key}"
             kind = group.id.links.get_info(key.encode(errors="surrogateescape")).type
             if kind != h5py.h5l.TYPE_HARD:

@@ -1,0 +1,88 @@
+"""Files over which the HDF5 library itself is lost: another process finds out, and this one refuses them."""
+
+from __future__ import annotations
+
+import os
+import struct
+import subprocess
+import sys
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+from wscl_embed.errors import InputError, WsclEmbedError
+from wscl_embed.store import EmbeddingStore, trial
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """A good embedding file."""
+    with EmbeddingStore.create(tmp_path / "e.h5", dim=2, attributes={"encoder": "toy"}) as writer:
+        writer.append(["a", "b"], np.ones((2, 2)))
+    return tmp_path / "e.h5"
+
+
+def touched(path: Path) -> Path:
+    """As if by somebody else."""
+    os.utime(path)
+    return path
+
+
+def test_a_heap_of_strings_that_goes_round_in_circles(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An object's size is rounded up and 16 added to find the next; with this size, the next is the same."""
+    content = bytearray(path.read_bytes())
+    struct.pack_into("<Q", content, content.index(b"GCOL") + 16 + 8, 2**64 - 16)
+    path.write_bytes(content)
+    monkeypatch.setattr(trial, "PROCESSOR_SECONDS", 1)
+    with pytest.raises(InputError, match=r"e\.h5: refused, the HDF5 library goes round in circles in it \(1 s\)\.$"):
+        EmbeddingStore(path)
+
+
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        ("import os; os.kill(os.getpid(), 11)", r"refused, the HDF5 library crashes over it \(code -11\)"),
+        ("import time; time.sleep(60)", r"does not come to an end within 0\.5 s"),
+        ("raise OSError('no room for a process')", r"did not work \(OSError: no room for a process\)"),
+    ],
+)
+def test_a_process_that_is_lost(code: str, said: str, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trial, "CODE", code)
+    monkeypatch.setattr(trial, "SECONDS", 0.5 if "sleep" in code else 60)
+    with pytest.raises(WsclEmbedError, match=said):
+        EmbeddingStore(touched(path))
+
+
+def test_only_what_somebody_else_wrote_is_tried_and_that_once(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tried = []
+    run = trial._run
+    monkeypatch.setattr(trial, "_run", lambda path: tried.append(path) or run(path))  # type: ignore[func-returns-value]
+    for state, times in (("this process wrote it", 0), ("somebody touched it", 1)):
+        if times:
+            touched(path)
+        for _ in range(2):
+            with EmbeddingStore(path) as store:
+                assert store.ids == ["a", "b"]
+        assert len(tried) == times, state
+    with h5py.File(path, "r+") as file:
+        file.attrs["note"] = "x"
+    EmbeddingStore(path).close()
+    assert len(tried) == 2
+
+
+def test_no_module_comes_from_the_working_directory(path: Path, tmp_path: Path) -> None:
+    """Beside a stranger's file there may be a stranger's h5py.py."""
+    (tmp_path / "h5py.py").write_text("raise SystemExit('ran')")
+    (tmp_path / "numpy.py").write_text("raise SystemExit('ran')")
+    code = "import sys; sys.path.remove(''); from pathlib import Path; from wscl_embed.store.trial import try_reading\n"
+    code += f"try_reading(Path({str(path)!r}))"
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True, timeout=120)
+
+
+def test_only_files_are_opened(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.h5")
+    for name in (".", "pipe.h5"):
+        with pytest.raises(InputError, match="is not a file"):
+            EmbeddingStore(tmp_path / name)
