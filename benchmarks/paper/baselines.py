@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Sequence
 
 import faiss
 import numpy as np
@@ -12,14 +12,16 @@ from scipy import sparse
 from torch import Tensor, nn
 from torch.nn import functional
 
+from benchmarks.paper.unlogged import NoCheckpoints, NoLog
 from wscl_embed import cl_infonce
 from wscl_embed.heads import HeadMap
 from wscl_embed.sampling import ClusterBatchSampler
 from wscl_embed.train import TrainOptions
-from wscl_embed.train.optimise import cosine_with_warmup
+from wscl_embed.train.head import pairs_of_views
+from wscl_embed.train.objective import BatchLoss
+from wscl_embed.train.optimise import Batches, optimise
 
-Loss = Callable[[Tensor, Tensor], Tensor]
-"""((b, V, D) outputs of the map, (b,) rows) -> scalar"""
+CPU = torch.device("cpu")
 
 
 def cross_entropy(views: NDArray[np.floating], labels: NDArray[np.int64], options: TrainOptions) -> Tensor:
@@ -31,15 +33,16 @@ def cross_entropy(views: NDArray[np.floating], labels: NDArray[np.int64], option
     Returns:
         (D, D) float32.
     """
-    classes = nn.Linear(views.shape[2], int(labels.max()) + 1, bias=False)
+    torch.manual_seed(options.seed)
+    head, classes = HeadMap(views.shape[2]), nn.Linear(views.shape[2], int(labels.max()) + 1, bias=False)
     cluster_of = torch.from_numpy(labels)
 
-    def loss(z: Tensor, rows: Tensor) -> Tensor:
+    def loss(z: Tensor, *, rows: list[int], membership: sparse.csr_array) -> Tensor:
         logits = functional.normalize(z, dim=-1) @ functional.normalize(classes.weight, dim=-1).T
         wanted = cluster_of[rows, None].expand(z.shape[:2])
         return functional.cross_entropy((logits / options.temperature).flatten(0, 1), wanted.flatten(), ignore_index=-1)
 
-    return _train(views, lambda _: loss, options, classes)
+    return _train(Beside(head, classes), pairs_of_views(views, options.seed, CPU), loss, len(views), options)
 
 
 def prototypes(views: NDArray[np.floating], n_clusters: Sequence[int], options: TrainOptions) -> Tensor:
@@ -52,24 +55,24 @@ def prototypes(views: NDArray[np.floating], n_clusters: Sequence[int], options: 
         (D, D) float32.
     """
     plain = torch.from_numpy(views[:, 0]).float()
-    empty = sparse.csr_array((len(views), 0), dtype=np.float32)
+    head, pairs = HeadMap(views.shape[2]), pairs_of_views(views, options.seed, CPU)
+    levels: list[tuple[Tensor, Tensor, Tensor]] = []
 
-    def for_epoch(head: HeadMap) -> Loss:
+    def batches(sampler: ClusterBatchSampler, start: int) -> Iterable[tuple[list[int], Tensor]]:
         with torch.no_grad():
             unit = functional.normalize(head(plain), dim=-1)
-        levels = [_centres(unit, k, options) for k in n_clusters]
+        levels[:] = [_centres(unit, k, options) for k in n_clusters]
+        return pairs(sampler, start)
 
-        def loss(z: Tensor, rows: Tensor) -> Tensor:
-            z = functional.normalize(z, dim=-1)
-            terms = []
-            for cluster_of, centres, temperatures in levels:
-                logits = (z @ centres.T / temperatures).flatten(0, 1)
-                terms.append(functional.cross_entropy(logits, cluster_of[rows].repeat_interleave(z.shape[1])))
-            return cl_infonce(z, empty[rows.numpy()], options.temperature) + torch.stack(terms).mean()
+    def loss(z: Tensor, *, rows: list[int], membership: sparse.csr_array) -> Tensor:
+        z = functional.normalize(z, dim=-1)
+        terms = []
+        for cluster_of, centres, temperatures in levels:
+            logits = (z @ centres.T / temperatures).flatten(0, 1)
+            terms.append(functional.cross_entropy(logits, cluster_of[rows].repeat_interleave(z.shape[1])))
+        return cl_infonce(z, membership[rows], options.temperature) + torch.stack(terms).mean()
 
-        return loss
-
-    return _train(views, for_epoch, options)
+    return _train(Beside(head), batches, loss, len(views), options)
 
 
 def _centres(unit: Tensor, k: int, options: TrainOptions) -> tuple[Tensor, Tensor, Tensor]:
@@ -88,28 +91,20 @@ def _centres(unit: Tensor, k: int, options: TrainOptions) -> tuple[Tensor, Tenso
     return labels, centres, spread * options.temperature / spread.mean()
 
 
-def _train(
-    views: NDArray[np.floating], loss_of: Callable[[HeadMap], Loss], options: TrainOptions, *extra: nn.Module
-) -> Tensor:
-    """AdamW over uniform batches of two views, the schedule of `wscl_embed.train`; ``loss_of`` is asked each epoch."""
-    torch.manual_seed(options.seed)
-    head = HeadMap(views.shape[2])
-    parameters = [parameter for module in (head, *extra) for parameter in module.parameters()]
-    optimiser = torch.optim.AdamW(parameters, lr=options.learning_rate, weight_decay=options.weight_decay)
-    sampler = ClusterBatchSampler(
-        sparse.csr_array((len(views), 0), dtype=np.float32), options.batch_size, seed=options.seed
-    )
-    factor = cosine_with_warmup(options.epochs * len(sampler), options.warmup)
-    for epoch in range(options.epochs):
-        sampler.set_epoch(epoch)
-        rng = np.random.default_rng([options.seed, epoch, 1])
-        loss = loss_of(head)
-        for step, rows in enumerate(sampler, epoch * len(sampler)):
-            pairs = np.argsort(rng.random((len(rows), views.shape[1])), axis=1)[:, :2]
-            inputs = torch.from_numpy(views[np.asarray(rows)[:, None], pairs]).float()
-            optimiser.param_groups[0]["lr"] = options.learning_rate * factor(step)
-            optimiser.zero_grad()
-            loss(head(inputs), torch.tensor(rows)).backward()
-            nn.utils.clip_grad_norm_(parameters, options.gradient_clip)
-            optimiser.step()
-    return head.weight().detach()
+class Beside(nn.Module):
+    """The map alone, with modules that the loss uses beside it."""
+
+    def __init__(self, head: HeadMap, *others: nn.Module) -> None:
+        super().__init__()
+        self.head, self.others = head, nn.ModuleList(others)
+
+    def forward(self, x: Tensor) -> Tensor:
+        mapped: Tensor = self.head(x)
+        return mapped
+
+
+def _train(embedder: Beside, batches: Batches, loss: BatchLoss, n_images: int, options: TrainOptions) -> Tensor:
+    """The loop of `wscl_embed.train` over uniform batches, which is what it draws where there are no clusters."""
+    no_clusters = sparse.csr_array(np.zeros((n_images, 0), dtype=np.float32))
+    optimise(embedder, batches, no_clusters, options, NoCheckpoints(), NoLog(), loss_of=loss)
+    return embedder.head.weight().detach()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,7 +12,7 @@ from numpy.typing import NDArray
 
 from benchmarks.paper.baselines import cross_entropy, prototypes
 from benchmarks.paper.setting import Setting, budget
-from wscl_embed.checkpoint import Checkpoints
+from benchmarks.paper.unlogged import NoCheckpoints, NoLog
 from wscl_embed.clusters import Clusters
 from wscl_embed.reclustering import Reclustering
 from wscl_embed.registry import make_adapter
@@ -22,31 +21,6 @@ from wscl_embed.train import TrainOptions, train_head
 
 Method = Callable[[Setting, int], torch.Tensor]
 """(setting, seed) -> the (D, D) map of the frozen features, float32"""
-
-
-class NoCheckpoints(Checkpoints):
-    """Runs of seconds are not continued."""
-
-    def __init__(self) -> None:
-        super().__init__(Path("nowhere"))
-
-    def save(self, *_: Any, **__: Any) -> Path:
-        """Keep nothing."""
-        return self.folder
-
-    def restore(self, *_: Any, **__: Any) -> bool:
-        """Begin at the beginning."""
-        return False
-
-
-class NoLog:
-    """Nobody reads the losses."""
-
-    def __call__(self, *_: Any, **__: Any) -> None: ...
-    def state_dict(self) -> dict[str, Any]:
-        return {}
-
-    def load_state_dict(self, _: dict[str, Any]) -> None: ...
 
 
 def cluster(setting: Setting, adapters: tuple[str, ...], weights: tuple[float, ...], seed: int) -> Clusters:
@@ -85,8 +59,10 @@ class ClInfoNCE:
         return train(setting, clusters, seed, rounds, **self.options)
 
     def _again(self, setting: Setting, seed: int) -> Callable[[NDArray[np.floating], int], Clusters]:
+        images = setting.train.remove_columns("image_features")
+
         def assign(features: NDArray[np.floating], number: int) -> Clusters:
-            seen = with_features(setting.train, features)
+            seen = with_features(images, features)
             parts = [make_adapter(with_seed(spec, 1000 * seed + number)).assign(seen) for spec in self.adapters]
             return Clusters.combine(parts, list(self.weights) or None)
 

@@ -17,7 +17,7 @@ from wscl_embed.heads import HeadMap
 from wscl_embed.reclustering import Reclustering
 from wscl_embed.sampling import ClusterBatchSampler
 from wscl_embed.train.objective import make_heads
-from wscl_embed.train.optimise import optimise
+from wscl_embed.train.optimise import Batches, optimise
 from wscl_embed.train.options import EpochLog, TrainOptions
 
 
@@ -42,23 +42,29 @@ def train_head(
         (D, D) float32 on the CPU, for `Encoder.fold`.
     """
     torch.manual_seed(options.seed)
-    n_views, dim = features.shape[1:]
-    cached = torch.from_numpy(features)
+    dim = features.shape[2]
     head = HeadMap(dim).to(device)
-    projection = make_heads(options, dim).to(device)
+    embedder = nn.Sequential(OrderedDict(head=head, projection=make_heads(options, dim).to(device)))
+    if reclustering is not None:
+        plain = torch.from_numpy(features[:, 0])
+        reclustering.follow(lambda: (plain.float() @ head.weight().detach().cpu().T).numpy())
+    batches = pairs_of_views(features, options.seed, device)
+    optimise(embedder, batches, membership, options, checkpoints, log, reclustering)
+    return head.weight().detach().cpu()
+
+
+def pairs_of_views(features: NDArray[np.floating], seed: int, device: torch.device) -> Batches:
+    """Batches of two of the V views of each image, drawn anew each step from (n, V, D) cached encoder outputs."""
+    cached = torch.from_numpy(features)
 
     def batches(sampler: ClusterBatchSampler, start: int) -> Iterable[tuple[list[int], Tensor]]:
-        rng = np.random.default_rng([options.seed, sampler.epoch, 1])
+        rng = np.random.default_rng([seed, sampler.epoch, 1])
         for number, rows in enumerate(sampler):
-            drawn = rng.random((len(rows), n_views))  # for those before the start as well
+            drawn = rng.random((len(rows), features.shape[1]))  # for those before the start as well
             if number < start:
                 continue
             pairs = np.argsort(drawn, axis=1)[:, :2]
             own, pairs = rows[rank() :: world_size()], pairs[rank() :: world_size()]
             yield own, cached[torch.tensor(own)[:, None], torch.from_numpy(pairs)].float().to(device)
 
-    embedder = nn.Sequential(OrderedDict(head=head, projection=projection))
-    if reclustering is not None:
-        reclustering.follow(lambda: (cached[:, 0].float() @ head.weight().detach().cpu().T).numpy())
-    optimise(embedder, batches, membership, options, checkpoints, log, reclustering)
-    return head.weight().detach().cpu()
+    return batches

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import torch
-from scipy import sparse
 from torch import Tensor, nn
 
 from wscl_embed.distributed import world_size
@@ -21,12 +21,12 @@ class FittingSteps:
     def __init__(self, embedder: nn.Module, options: TrainOptions) -> None:
         self.embedder, self.options = embedder, options
 
-    def __call__(self, inputs: Tensor, membership: sparse.csr_array, seed: int) -> Tensor:
+    def __call__(self, inputs: Tensor, loss_of: Callable[[Tensor], Tensor], seed: int) -> Tensor:
         """Give the parameters the gradient of a batch; its loss.
 
         Args:
             inputs: (b, V, ...), this process's part of the batch.
-            membership: (b, K) of the same images.
+            loss_of: (b, V, P) outputs for them -> scalar.
             seed: of what is drawn within the step, such as dropout: the same however often it is tried.
 
         Raises:
@@ -36,7 +36,7 @@ class FittingSteps:
             torch.manual_seed(seed)
             self.embedder.zero_grad(set_to_none=True)
             try:
-                return backward(self.embedder, inputs, membership, self.options)
+                return backward(self.embedder, inputs, loss_of, self.options.micro_batch_size)
             except RuntimeError as error:
                 if not is_out_of_memory(error):
                     raise

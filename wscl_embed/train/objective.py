@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Protocol
 
 from scipy import sparse
 from torch import Tensor, nn
@@ -12,6 +13,12 @@ from wscl_embed import gradcache
 from wscl_embed.heads import DualHead, make_projection
 from wscl_embed.loss import cl_infonce, dual_head_cl_infonce
 from wscl_embed.train.options import TrainOptions
+
+
+class BatchLoss(Protocol):
+    """What training minimises: (b, V, P) outputs, not yet normalised, of b of the n rows; (n, K) -> scalar."""
+
+    def __call__(self, z: Tensor, *, rows: list[int], membership: sparse.csr_array) -> Tensor: ...
 
 
 def make_heads(options: TrainOptions, dim: int) -> nn.Module:
@@ -38,14 +45,21 @@ def batch_loss(z: Tensor, membership: sparse.csr_array, options: TrainOptions) -
     )
 
 
-def backward(embedder: nn.Module, inputs: Tensor, membership: sparse.csr_array, options: TrainOptions) -> Tensor:
+def cluster_loss(options: TrainOptions) -> BatchLoss:
+    """`batch_loss` of the rows' memberships."""
+
+    def loss(z: Tensor, *, rows: list[int], membership: sparse.csr_array) -> Tensor:
+        return batch_loss(z, membership[rows], options)
+
+    return loss
+
+
+def backward(
+    embedder: nn.Module, inputs: Tensor, loss_of: Callable[[Tensor], Tensor], micro_batch_size: int | None
+) -> Tensor:
     """Give the parameters their gradient; the loss of the batch, on the device and without a graph."""
-
-    def loss_of(z: Tensor) -> Tensor:
-        return batch_loss(z, membership, options)
-
-    if options.micro_batch_size is not None and options.micro_batch_size < len(inputs):
-        return gradcache.backward(embedder, inputs, loss_of, options.micro_batch_size)
+    if micro_batch_size is not None and micro_batch_size < len(inputs):
+        return gradcache.backward(embedder, inputs, loss_of, micro_batch_size)
     loss = loss_of(embedder(inputs))
     loss.backward()  # type: ignore[no-untyped-call]
     return loss.detach()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from wscl_embed.progress import track
 from wscl_embed.reclustering import Reclustering
 from wscl_embed.sampling import ClusterBatchSampler
 from wscl_embed.train.memory import FittingSteps
+from wscl_embed.train.objective import BatchLoss, cluster_loss
 from wscl_embed.train.options import EpochLog, TrainOptions
 from wscl_embed.train.saving import Saving
 
@@ -35,6 +37,7 @@ def optimise(
     checkpoints: Checkpoints,
     log: EpochLog,
     reclustering: Reclustering | None = None,
+    loss_of: BatchLoss | None = None,
 ) -> None:
     """AdamW, cosine with warm-up, clipped gradients; a checkpoint after each epoch, and within it when one is due.
 
@@ -44,6 +47,7 @@ def optimise(
         batches: what to train on.
         membership: (n, K) of the training images.
         reclustering: gives the membership of each epoch in its place.
+        loss_of: what is minimised. Default: Cl-InfoNCE with the options' variants.
 
     Raises:
         Interrupted: a signal asked to stop; the state is in a checkpoint.
@@ -57,6 +61,7 @@ def optimise(
     saving.restore()
     parallel = DistributedDataParallel(embedder) if world_size() > 1 else embedder
     backward = FittingSteps(parallel, options)
+    loss_of = loss_of or cluster_loss(options)
     left_out = None
     progress = saving.progress
     while progress.epoch < options.epochs:
@@ -70,7 +75,8 @@ def optimise(
         )
         sampler.set_epoch(progress.epoch)
         with deferred():
-            learning_rate = _run_epoch(backward, optimiser, batches, sampler, membership, saving)
+            loss_of_rows = partial(loss_of, membership=membership)
+            learning_rate = _run_epoch(backward, optimiser, batches, sampler, loss_of_rows, saving)
             saving.check_finite()
             log(progress.epoch + 1, progress.mean_loss(), learning_rate, **progress.measured)
             progress.next_epoch()
@@ -83,7 +89,7 @@ def _run_epoch(
     optimiser: torch.optim.Optimizer,
     batches: Batches,
     sampler: ClusterBatchSampler,
-    membership: sparse.csr_array,
+    loss_of_rows: Callable[..., Tensor],
     saving: Saving,
 ) -> float:
     """Train on the batches of ``sampler`` that are not behind us; the learning rate they end at."""
@@ -95,7 +101,8 @@ def _run_epoch(
             for rows, inputs in batches(sampler, progress.step):
                 for group in optimiser.param_groups:
                     group["lr"] = options.learning_rate * factor(sampler.epoch * n_steps + progress.step)
-                loss = backward(inputs, membership[rows], _seed(options.seed, sampler.epoch, progress.step))
+                seed = _seed(options.seed, sampler.epoch, progress.step)
+                loss = backward(inputs, partial(loss_of_rows, rows=rows), seed)
                 nn.utils.clip_grad_norm_(trainable(backward.embedder), options.gradient_clip)
                 optimiser.step()
                 progress.losses.append(loss)
