@@ -2,6 +2,8 @@
 
     python -m tests.store_killed FOLDER fresh|update
 
+``update`` is of a file with captions, of which one changed, as did another image's file.
+
 The job is the real one; only the encoder is replaced, by one that looks its embeddings up. After each kill the output
 must be what it was before or whole, every row that was acknowledged must be found by ``--resume``, and what that
 finishes must be what an undisturbed job writes. Prints the number of kills.
@@ -36,6 +38,7 @@ WRITES = {"write", "flush", "truncate", "replace", "rename", "unlink", "fsync", 
 H5PY_WRITES = {"create_dataset", "create_group", "__setitem__", "create", "make_fid", "close"}
 VECTORS = np.random.default_rng(0).standard_normal((2 * N, DIM)).astype(np.float32)
 ATTRIBUTES = {"weights_hash": "w", "preprocess": "{}", "dataset_fingerprint": "d", "encoder": "look-up"}
+OF_TEXTS = {"caption_column": "caption", "text_weights_hash": "t", "captions_fingerprint": "c"}
 COUNTS = mmap.mmap(-1, 16)  # shared with the children: rows acknowledged, rows given to the encoder
 
 
@@ -44,26 +47,32 @@ class LookUp:
 
     embed_dim = DIM
 
+    def encode_texts(self, texts: Sequence[str]) -> np.ndarray:
+        return np.stack([np.zeros(DIM), *map(vector, map(str.encode, texts))])[1:]
+
 
 class Images:
     """Of a `datasets.Dataset`, what an embedding job asks for; making real ones would take most of the time."""
 
-    def __init__(self, ids: list[str], contents: list[bytes]) -> None:
-        self.ids, self.contents = ids, contents
+    def __init__(self, ids: list[str], contents: list[bytes], captions: list[str | None]) -> None:
+        self.ids, self.contents, self.captions = ids, contents, captions
 
     def __len__(self) -> int:
         return len(self.ids)
 
     def __getitem__(self, column: str) -> list[Any]:
-        return self.ids if column == "id" else [{"bytes": one, "path": None} for one in self.contents]
+        if column == "image":
+            return [{"bytes": one, "path": None} for one in self.contents]
+        return self.ids if column == "id" else self.captions
 
     def select(self, rows: Sequence[int]) -> Images:
-        return Images([self.ids[row] for row in rows], [self.contents[row] for row in rows])
+        return Images(*([values[row] for row in rows] for values in (self.ids, self.contents, self.captions)))  # type: ignore[arg-type]
 
 
-def images(count: int, changed: Sequence[int] = ()) -> Images:
+def images(count: int, changed: Sequence[int] = (), reworded: Sequence[int] = ()) -> Images:
     contents = [b"image %d%s" % (row, b"!" * (row in changed)) for row in range(count)]
-    return Images([f"ü{row}" for row in range(count)], contents)
+    captions = [f"caption {row}{'!' * (row in reworded)}" if row % 4 else None for row in range(count)]
+    return Images([f"ü{row}" for row in range(count)], contents, captions)  # type: ignore[arg-type]
 
 
 def look_up(encoder: Any, dataset: Any, *, part: Sequence[int], **options: Any) -> Iterator[EncodedBatch]:
@@ -79,11 +88,12 @@ def look_up(encoder: Any, dataset: Any, *, part: Sequence[int], **options: Any) 
 
 
 def vector(content: bytes) -> np.ndarray:
+    """Of ``image 3`` or ``caption 3``; that of a changed one, with an exclamation mark, is another."""
     row = int(content.split()[1].rstrip(b"!"))
     return VECTORS[row] * (-1 if content.endswith(b"!") else 1)
 
 
-def job(output: Path, dataset: Images, *, resume: bool, update: bool) -> None:
+def job(output: Path, dataset: Images, *, resume: bool, update: bool, texts: bool = False) -> None:
     """What `wscl_embed.pipeline.embed` does between loading the encoder and writing the quarantine."""
     growing = Partial(output)
     with growing.lock():
@@ -91,7 +101,7 @@ def job(output: Path, dataset: Images, *, resume: bool, update: bool) -> None:
             LookUp(),  # type: ignore[arg-type]
             dataset,  # type: ignore[arg-type]
             growing,
-            ATTRIBUTES,
+            {**ATTRIBUTES, **(OF_TEXTS if texts else {})},
             dtype="float32",
             max_bad_share=0.0,
             resume=resume,
@@ -132,28 +142,28 @@ def killer(number: int) -> Callable[[FrameType, str, Any], None]:
     return profile
 
 
-def content(path: Path) -> tuple[list[str], bytes, bytes]:
+def content(path: Path) -> tuple[list[str], list[bytes]]:
     with EmbeddingStore(path) as store:
-        hashes = store.content_hashes
-        assert hashes is not None
-        return store.ids, np.asarray(store.embeddings[:]).tobytes(), hashes.tobytes()
+        parts = (store.embeddings, store.content_hashes, store.text_embeddings, store.text_hashes)
+        return store.ids, [b"" if part is None else np.asarray(part[:]).tobytes() for part in parts]
 
 
 def main(folder: Path, update: bool) -> None:
     """Kill at every write, and check."""
+    work = partial(job, update=update, texts=update)
     embedding.iterate_encoded = look_up  # type: ignore[assignment]
     updating.available_cores = lambda: 1
     console().quiet = True
     reader.try_reading = lambda path: None  # in one more process for each file; the children wrote them
     os.fsync = lambda handle: None  # against a power cut; a killed process leaves its files to the system
-    dataset = images(N + 4, changed=[2]) if update else images(N)
+    dataset = images(N + 4, changed=[2], reworded=[5]) if update else images(N)
     if update:
-        job(folder / "old.h5", images(N), resume=False, update=False)
+        job(folder / "old.h5", images(N), resume=False, update=False, texts=True)
         before = content(folder / "old.h5")
         shutil.copy2(folder / "old.h5", folder / "whole.h5")
-    job(folder / "whole.h5", dataset, resume=False, update=update)
+    work(folder / "whole.h5", dataset, resume=False)
     whole = content(folder / "whole.h5")
-    todo = 5 if update else N
+    todo = 6 if update else N
     kills = 0
     while True:
         place = folder / "place"
@@ -162,14 +172,14 @@ def main(folder: Path, update: bool) -> None:
         if update:
             shutil.copy2(folder / "old.h5", output)
         COUNTS[:] = struct.pack("qq", 0, 0)
-        outcome = in_child(partial(job, output, dataset, resume=False, update=update), killed_before=kills)
+        outcome = in_child(partial(work, output, dataset, resume=False), killed_before=kills)
         assert outcome in (0, None), f"kill {kills}: exit code {outcome}"
         acknowledged = struct.unpack("qq", COUNTS[:])[0]
         assert acknowledged % BATCH == 0 or acknowledged == todo
         found = content(output) if output.exists() else None
         assert found == whole or found == (before if update else None), f"kill {kills}: a file that is neither"
         COUNTS[:] = struct.pack("qq", 0, 0)
-        job(output, dataset, resume=True, update=update)
+        work(output, dataset, resume=True)
         embedded_again = struct.unpack("qq", COUNTS[:])[1]
         assert embedded_again <= todo - acknowledged, f"kill {kills}: {embedded_again} again, {acknowledged} were done"
         assert content(output) == whole, f"kill {kills}: another result"

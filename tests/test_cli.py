@@ -313,7 +313,7 @@ def test_a_failed_overwrite_leaves_the_old_run(cli: Cli, photos: Path, tmp_path:
         (["evaluate", "new.h5", "--data", EMOJI, "--label-column", "label"], "new.h5: there is no such file"),
         (["evaluate", "taken", "--data", EMOJI, "--label-column", "label"], "taken: not an HDF5 file"),
         (["evaluate", "taken", "--data", EMOJI, "--label-column", "group"], "'group': no such column"),
-        (["evaluate", "taken", "--data", EMOJI, "--caption-column", "captions"], "taken is a file; captions need"),
+        (["evaluate", "taken", "--data", EMOJI, "--caption-column", "captions"], "taken: not an HDF5 file"),
         (["search", "run", "--image", "new.png"], "run: there is no such run or embedding file"),
         (["search", "taken", "--image", "new.png"], "taken: not an HDF5 file"),
         (["index", "run"], "run: there is no such run or embedding file"),

@@ -21,7 +21,7 @@ from wscl_embed.errors import InputError
 from wscl_embed.export import LAYOUTS, export
 from wscl_embed.export.layouts import option_fields
 from wscl_embed.images import decode_image
-from wscl_embed.store import EmbeddingStore
+from wscl_embed.store import EmbeddingStore, TextRows
 
 if TYPE_CHECKING:
     import datasets
@@ -29,15 +29,17 @@ if TYPE_CHECKING:
     from wscl_embed.encoder import Encoder
 
 N, DIM = 500, 24
+CAPTIONED = np.arange(N) % 5 > 0
 IDS = [f"trip {row // 100}/bild-ü-{row}.jpg" for row in range(N)]
 
 
 @pytest.fixture(scope="module", params=["float32", "float16"])
 def stored(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("stored") / "e.h5"
-    rows = np.random.default_rng(0).standard_normal((N, DIM))
-    with EmbeddingStore.create(path, DIM, dtype=request.param, attributes={"encoder": "toy"}) as writer:
-        writer.append(IDS, rows)
+    rows, texts = np.random.default_rng(0).standard_normal((2, N, DIM))
+    hashes = np.where(CAPTIONED[:, None], np.ones((N, 16), np.uint8), 0).astype(np.uint8)
+    with EmbeddingStore.create(path, DIM, dtype=request.param, attributes={"encoder": "toy"}, texts=True) as writer:
+        writer.append(IDS, rows, None, TextRows(texts * CAPTIONED[:, None], hashes))
         writer.set_clusters(Clusters.from_labels(IDS[:400], np.arange(400) % 7, name="tags"))
     return path
 
@@ -119,10 +121,25 @@ def test_clip_retrieval(store: EmbeddingStore, tmp_path: Path) -> None:
     shards = sorted((folder / "img_emb").iterdir())
     assert [path.name for path in shards] == [f"img_emb_{number:02d}.npy" for number in range(12)]
     np.testing.assert_array_equal(np.concatenate([np.load(path) for path in shards]), store.embeddings)
+    texts = sorted((folder / "text_emb").iterdir())
+    assert [path.name for path in texts] == [f"text_emb_{number:02d}.npy" for number in range(12)]
+    np.testing.assert_array_equal(np.concatenate([np.load(path) for path in texts]), store.text_embeddings)
+    assert sorted(path.name for path in folder.iterdir()) == ["img_emb", "metadata", "text_emb"]
     frames = [pd.read_parquet(path) for path in sorted((folder / "metadata").iterdir())]
     assert [len(frame) for frame in frames] == [len(np.load(path)) for path in shards]
     assert pd.concat(frames)["image_path"].tolist() == IDS
     assert pd.concat(frames)["cluster"].tolist() == [*(row % 7 for row in range(400)), *[-1] * 100]
+    assert pd.concat(frames)["has_text"].tolist() == CAPTIONED.tolist()
+
+
+def test_clip_retrieval_without_captions_has_no_text_emb(tmp_path: Path) -> None:
+    with EmbeddingStore.create(tmp_path / "e.h5", 2) as writer:
+        writer.append(["a", "b"], np.eye(2))
+    folder = export(tmp_path / "e.h5", "clip-retrieval", tmp_path / "out")
+    assert sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.*")) == [
+        "img_emb/img_emb_0.npy",
+        "metadata/metadata_0.parquet",
+    ]
 
 
 def test_parquet_in_duckdb(store: EmbeddingStore, tmp_path: Path) -> None:
@@ -150,6 +167,11 @@ def test_parquet_in_arrow_has_fixed_size_vectors(store: EmbeddingStore, tmp_path
     values = table["vector"].combine_chunks().flatten().to_numpy().reshape(N, DIM)
     np.testing.assert_array_equal(values, store.embeddings)
     assert table["id"].to_pylist() == IDS
+    texts = table["text_vector"].combine_chunks()
+    np.testing.assert_array_equal(texts.is_valid().to_numpy(zero_copy_only=False), CAPTIONED)
+    values = texts.drop_null().flatten().to_numpy().reshape(-1, DIM)
+    assert store.text_embeddings is not None
+    np.testing.assert_array_equal(values, store.text_embeddings[CAPTIONED])
 
 
 def test_safetensors(store: EmbeddingStore, tmp_path: Path) -> None:
@@ -158,9 +180,12 @@ def test_safetensors(store: EmbeddingStore, tmp_path: Path) -> None:
     with safe_open(export(store.path, "safetensors", tmp_path / "e.safetensors"), framework="pt") as file:
         embeddings = file.get_tensor("embeddings")
         text, ends = bytes(file.get_tensor("id_bytes").numpy()), file.get_tensor("id_offsets").tolist()
+        texts, has_text = file.get_tensor("text_embeddings"), file.get_tensor("has_text")
         assert file.metadata()["encoder"] == "toy"
         assert file.get_tensor("labels").tolist()[:8] == [0, 1, 2, 3, 4, 5, 6, 0]
     np.testing.assert_array_equal(embeddings.numpy(), store.embeddings)
+    np.testing.assert_array_equal(texts.numpy(), store.text_embeddings)
+    assert has_text.tolist() == CAPTIONED.tolist()
     assert [text[start:stop].decode() for start, stop in pairwise(ends)] == IDS
 
 

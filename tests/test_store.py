@@ -11,8 +11,9 @@ import pytest
 
 from wscl_embed.clusters import Clusters
 from wscl_embed.errors import InputError
-from wscl_embed.store import EmbeddingStore, reader
-from wscl_embed.store.rows import converted
+from wscl_embed.store import EmbeddingStore, TextRows, reader
+from wscl_embed.store.rows import RowFiles
+from wscl_embed.store.unit import converted
 
 
 def vectors(n: int, dim: int = 8) -> np.ndarray:
@@ -76,7 +77,7 @@ def test_version_1_is_read(tmp_path: Path) -> None:
     with EmbeddingStore(tmp_path / "e.h5") as store:
         assert store.ids == [f"bild-ü-{row}" for row in range(600)]
         np.testing.assert_array_equal(store.embeddings[:], vectors(600).astype(np.float16))
-        assert (store.content_hashes, store.labels) == (None, None)
+        assert (store.content_hashes, store.labels, store.text_embeddings, store.has_text) == (None,) * 4
 
 
 @pytest.mark.parametrize(("scale", "dtype"), [(1e30, "f4"), (1e-30, "f4"), (3e4, "f2"), (2, "f8")])
@@ -104,6 +105,52 @@ def test_content_hashes_are_kept(tmp_path: Path) -> None:
         writer.append(["c"], vectors(1), hashes[2:])
     with EmbeddingStore(tmp_path / "e.h5") as store:
         np.testing.assert_array_equal(store.content_hashes, hashes)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_texts_are_beside_the_images_and_rows_without_one_are_known(tmp_path: Path, dtype: str) -> None:
+    n, rows = 1500, vectors(1500)
+    texts = TextRows(vectors(n)[::-1].copy(), np.full((n, 16), 7, np.uint8))
+    for part in texts:
+        part[::3] = 0  # no caption
+    with EmbeddingStore.create(tmp_path / "e.h5", dim=8, dtype=dtype, texts=True) as writer:
+        for block in (slice(0, 900), slice(900, n)):
+            writer.append([str(row) for row in range(n)][block], rows[block], None, texts.of(block))
+    captioned = np.arange(n) % 3 > 0
+    unit = texts.embeddings / np.maximum(np.linalg.norm(texts.embeddings, axis=1, keepdims=True), 1e-9)
+    with h5py.File(tmp_path / "e.h5", "r") as file:  # by plain h5py
+        assert file["text/embeddings"].dtype == dtype
+        assert file["text/embeddings"].chunks is None
+        assert file["text/embeddings"].attrs["normalised"]
+        np.testing.assert_allclose(file["text/embeddings"][:], unit, atol=1e-6 if dtype == "float32" else 1e-3)
+        assert (file["text/content_hash"][:].any(axis=1) == captioned).all()
+    with EmbeddingStore(tmp_path / "e.h5") as store:
+        assert isinstance(store.text_embeddings, np.memmap)
+        assert store.text_embeddings.flags.aligned
+        found, has_text, hashes = store.text_embeddings[:], store.has_text, store.text_hashes
+        assert np.array_equal(store.embeddings[:], np.asarray(store.embeddings))
+    np.testing.assert_array_equal(has_text, captioned)
+    np.testing.assert_array_equal(hashes, texts.hashes)
+    lengths = np.linalg.norm(found.astype(np.float64), axis=1)
+    np.testing.assert_allclose(lengths, captioned, atol=1e-6 if dtype == "float32" else 1e-3)
+
+
+def test_a_text_that_is_not_finite_is_named_and_cut_off(tmp_path: Path) -> None:
+    texts = TextRows(vectors(3), np.ones((3, 16), np.uint8))
+    texts.embeddings[1, 0] = np.inf
+    files = RowFiles(tmp_path / "e", 8, "float32", texts=True)
+    files.append(["first"], vectors(1), None, texts.of(slice(0, 1)))
+    with pytest.raises(InputError, match="the text embedding of image 'b' is not finite"):
+        files.append(["a", "b", "c"], vectors(3), None, texts)
+    files.append(["last"], vectors(1), None, texts.of(slice(2, 3)))
+    files.close()
+    again = RowFiles(tmp_path / "e", 8, "float32", texts=True)
+    assert list(again.read_ids()) == [[b"first", b"last"]]
+    kept = again.read_texts()
+    assert kept is not None
+    assert (len(kept.embeddings), len(again.read_vectors())) == (2, 2)
+    again.remove()
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_clusters_are_written_for_the_ids_in_the_file(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from wscl_embed.errors import InputError, WsclEmbedError
-from wscl_embed.store import EmbeddingStore, rows
+from wscl_embed.store import EmbeddingStore, matrix
 from wscl_embed.store.partial import Partial
 
 
@@ -96,7 +96,7 @@ def test_a_disk_that_fails_while_rows_are_put_on_it_is_believed(
             raise OSError(errno.EIO, os.strerror(errno.EIO))
         real(handle)
 
-    monkeypatch.setattr(rows, "SYNC_BYTES", 1)
+    monkeypatch.setattr(matrix, "SYNC_BYTES", 1)
     monkeypatch.setattr(os, "fsync", fail_once)
     with (
         pytest.raises(WsclEmbedError, match=r"e\.h5: cannot be written \(Input/output error\)"),

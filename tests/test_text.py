@@ -10,12 +10,12 @@ import pytest
 import torch
 
 from wscl_embed import EmbeddingStore, evaluate, fit
+from wscl_embed.captions import captions_of, distinct_captions
 from wscl_embed.encoder import Encoder
 from wscl_embed.encoder_sources import load_encoder
 from wscl_embed.errors import InputError
 from wscl_embed.evaluation.cross_modal import TEXT_TO_IMAGE
 from wscl_embed.pipeline import FitResult
-from wscl_embed.stages.inputs import captions_of, distinct_captions
 
 if TYPE_CHECKING:
     import datasets
@@ -78,6 +78,11 @@ def test_the_text_tower_is_kept_and_plain_open_clip_searches_by_text(
     with EmbeddingStore(run.run.embeddings) as store:
         assert store.ids == list(emoji["id"])
         images = store.embeddings[:]
+        assert store.text_embeddings is not None
+        assert store.has_text is not None
+        single = [row for row, names in enumerate(emoji["captions"]) if len(names) == 1]
+        np.testing.assert_allclose(store.text_embeddings[single], texts[single], atol=1e-5)
+        assert store.has_text.all()
     similarity = texts[run.held_out] @ images[run.held_out].T
     ranks = (similarity > np.diag(similarity)[:, None]).sum(axis=1)
     captions, _ = distinct_captions(emoji.select(run.held_out), "captions")

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -32,6 +33,11 @@ def run(*arguments: str | Path, n: int = 2) -> subprocess.CompletedProcess[str]:
 def embeddings(path: Path) -> dict[str, np.ndarray]:
     with h5py.File(path, "r") as file:
         return dict(zip(file["ids"].asstr()[:], file["embeddings"][:], strict=True))
+
+
+def texts(path: Path) -> np.ndarray:
+    with h5py.File(path, "r") as file:
+        return np.concatenate([file["text/embeddings"][:], file["text/content_hash"][:]], axis=1)
 
 
 def assert_same(first: Path, second: Path, tolerance: float) -> None:
@@ -88,25 +94,30 @@ def test_fit_full_ends_and_writes_one_run(options: list[str | Path], tmp_path: P
     assert sorted(path.name for path in tmp_path.iterdir()) == ["e.h5", "e.h5.quarantine.csv", "run"]
 
 
-def test_an_interrupted_embed_resumes(emoji_folder: Path, tmp_path: Path) -> None:
-    """Too many bad images end the job when all others are embedded; those are not embedded again."""
+def test_an_interrupted_embed_resumes(emoji_folder: Path, two_tower: Path, tmp_path: Path) -> None:
+    """Too many bad images end the job when all others are embedded, with their captions; those are not again."""
     photos = tmp_path / "photos"
     shutil.copytree(emoji_folder, photos)
-    for path in sorted((photos / "images").iterdir())[:3]:
-        path.write_bytes(b"")
-    common = ["embed", "--data", photos, "--model", "efficientnet-lite0", "--image-size", IMAGE_SIZE, "--workers", 0]
+    lines = (photos / "metadata.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)[::6]
+    (photos / "metadata.jsonl").write_text("".join(lines), encoding="utf-8")
+    for line in lines[:3]:
+        (photos / json.loads(line)["file_name"]).write_bytes(b"")
+    captions = ["--caption-column", "captions"]
+    common = ["embed", "--data", photos, "--model", two_tower, *captions, "--workers", 0]
     done = run(*common, "--output", tmp_path / "two.h5", "--max-bad-share", 0)
     assert done.returncode != 0
     assert done.stderr.count("wait for --resume") >= 1
     parts = [tmp_path / ".two.h5.partial" / f"part-{rank}.ids" for rank in (0, 1)]
-    assert sum(part.read_bytes().count(b"\0") for part in parts) == len(list((photos / "images").iterdir())) - 3
-    options = {"image_size": IMAGE_SIZE, "workers": 0, "max_bad_share": 0.1}
+    assert sum(part.read_bytes().count(b"\0") for part in parts) == len(lines) - 3
+    options: dict[str, Any] = {"caption_column": "captions", "workers": 0, "max_bad_share": 0.1}
     with pytest.raises(InputError, match="processes: 2 -> 1"):
-        embed(photos, "efficientnet-lite0", tmp_path / "two.h5", resume=True, **options)
+        embed(photos, str(two_tower), tmp_path / "two.h5", resume=True, **options)
     done = run(*common, "--output", tmp_path / "two.h5", "--max-bad-share", 0.1, "--resume")
     assert done.returncode == 0, done.stderr[-2000:]
-    embed(photos, "efficientnet-lite0", tmp_path / "one.h5", **options)
+    embed(photos, str(two_tower), tmp_path / "one.h5", **options)
     assert_same(tmp_path / "two.h5", tmp_path / "one.h5", tolerance=1e-5)
+    np.testing.assert_allclose(texts(tmp_path / "two.h5"), texts(tmp_path / "one.h5"), atol=1e-5)
+    assert texts(tmp_path / "one.h5").any(axis=1).all()
     assert not list(tmp_path.glob(".*"))
 
 

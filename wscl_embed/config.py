@@ -33,7 +33,7 @@ class FitConfig(BaseModel):
         None, description="column to score retrieval by and to choose --wise-ft by; never shown to training"
     )
     caption_column: str | None = Field(
-        None, description="column of captions to score text-to-image search by, where the model has a text tower"
+        None, description="column of captions to score text-to-image search by and to embed, by the model's text tower"
     )
     eval_split: str = Field("test", description="split the before/after table is made on; several as val+test")
     holdout: float = Field(0.2, gt=0, lt=1, description="share held out by a hash of the id, without a split column")

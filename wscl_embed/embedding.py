@@ -7,14 +7,15 @@ from typing import TYPE_CHECKING, Any, TypedDict
 
 from typing_extensions import Unpack
 
+from wscl_embed.captions import encode_captions, read_captions
 from wscl_embed.distributed import gather, on_first, own_part, rank, world_size
 from wscl_embed.errors import InputError
-from wscl_embed.features import hash_rows, iterate_encoded
+from wscl_embed.features import iterate_encoded
 from wscl_embed.quarantine import BadRow, Quarantine
 from wscl_embed.store import EmbeddingStore
 from wscl_embed.store.container import finish
 from wscl_embed.store.partial import Partial, check_same
-from wscl_embed.store.rows import RowFiles
+from wscl_embed.store.rows import RowFiles, hash_rows
 from wscl_embed.updating import copy_kept, everything, kept_clusters, plan_update, stamp
 
 if TYPE_CHECKING:
@@ -23,7 +24,14 @@ if TYPE_CHECKING:
     from wscl_embed.encoder import Encoder
 
 COPY_ROWS = 16_384
-SAME = ("weights_hash", "preprocess", "dataset_fingerprint", "dtype")  # what a file and a job resumed agree in
+OF_TEXTS = ("caption_column", "text_weights_hash", "captions_fingerprint")  # None where there are no captions
+SAME = (
+    "weights_hash",
+    "preprocess",
+    "dataset_fingerprint",
+    *OF_TEXTS,
+    "dtype",
+)  # what a file and a job resumed agree in
 
 
 class EmbedOptions(TypedDict, total=False):
@@ -57,7 +65,7 @@ def write_embeddings(
         encoder: any.
         dataset: with ``id`` and undecoded ``image``.
         partial: where the rows grow.
-        attributes: root attributes of the file.
+        attributes: root attributes of the file; a ``caption_column`` among them has the captions embedded as well.
         dtype: of the embeddings.
         max_bad_share: of the dataset's images that do not decode.
         options: `EmbedOptions`.
@@ -70,7 +78,7 @@ def write_embeddings(
             embedded stay where they are, for ``resume``.
     """
     output, resume, update = partial.output, options.get("resume", False), options.get("update", False)
-    facts = {**{key: attributes[key] for key in SAME if key in attributes}, "dtype": dtype, "processes": world_size()}
+    facts = {**{key: attributes.get(key) for key in SAME}, "dtype": dtype, "processes": world_size()}
     facts["updates"] = on_first(lambda: stamp(output)) if update else None
     if resume and not update and on_first(lambda: is_finished(partial, facts)):
         return None
@@ -78,12 +86,13 @@ def write_embeddings(
     if not plan.todo:
         return None
     on_first(lambda: begin(partial, facts, resume=resume))
-    rows = RowFiles(partial.folder / f"part-{rank()}", encoder.embed_dim, dtype, hashed=True)
+    column = attributes.get("caption_column")
+    rows = RowFiles(partial.folder / f"part-{rank()}", encoder.embed_dim, dtype, hashed=True, texts=column is not None)
     try:
         if rank() == 0:
             copy_kept(output, plan.kept[len(rows) :], rows)
         part = [plan.todo[number] for number in own_part(len(plan.todo))]
-        bad = embed_rows(encoder, dataset, part, rows, options)
+        bad = embed_rows(encoder, dataset, part, rows, column, options)
     finally:
         rows.close()
     quarantine = Quarantine()
@@ -117,7 +126,12 @@ def begin(partial: Partial, facts: Mapping[str, Any], *, resume: bool) -> None:
 
 
 def embed_rows(
-    encoder: Encoder, dataset: datasets.Dataset, part: Sequence[int], rows: RowFiles, options: EmbedOptions
+    encoder: Encoder,
+    dataset: datasets.Dataset,
+    part: Sequence[int],
+    rows: RowFiles,
+    caption_column: str | None,
+    options: EmbedOptions,
 ) -> list[BadRow]:
     """Embed those rows ``part`` of the dataset that are not among ``rows`` yet; the ones that do not decode."""
     ids = dataset["id"][:]
@@ -132,7 +146,10 @@ def embed_rows(
         batch_size=options.get("batch_size", 64),
         workers=options.get("workers"),
     ):
-        rows.append([ids[row] for row in batch.rows], batch.values[:, 0], hash_rows(batch.hashes))
+        texts = None
+        if caption_column is not None:
+            texts = encode_captions(encoder, read_captions(dataset, batch.rows, caption_column))
+        rows.append([ids[row] for row in batch.rows], batch.values[:, 0], hash_rows(batch.hashes), texts)
         bad.extend(batch.bad)
     return bad
 
@@ -149,15 +166,17 @@ def join(partial: Partial, rows: RowFiles) -> RowFiles:
     """The rows of all processes, in the order of ranks."""
     if world_size() == 1:
         return rows
-    shape = {"dim": rows.dim, "dtype": rows.dtype.name, "hashed": True}
+    shape = {"dim": rows.dim, "dtype": rows.vectors.dtype.name, "hashed": True, "texts": rows.text is not None}
     RowFiles(partial.folder / "joined", **shape).remove()  # of a join that was interrupted
     joined = RowFiles(partial.folder / "joined", **shape)
     for number in range(world_size()):
         part = RowFiles(partial.folder / f"part-{number}", **shape)
         part.close()
         ids = [image_id.decode() for block in part.read_ids() for image_id in block]
-        vectors, hashes = part.read_vectors(), part.read_hashes()
+        vectors, hashes, texts = part.read_vectors(), part.read_hashes(), part.read_texts()
+        assert hashes is not None
         for start in range(0, len(part), COPY_ROWS):
             block = slice(start, start + COPY_ROWS)
-            joined.copy(ids[block], vectors[block], hashes[block])
+            some = None if texts is None else texts.of(block)
+            joined.copy(ids[block], vectors[block], hashes[block], some)
     return joined

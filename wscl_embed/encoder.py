@@ -162,11 +162,20 @@ class Encoder:
 
     def weights_hash(self) -> str:
         """sha256 over the image tower's weights and the preprocessing: equal hashes give equal embeddings."""
-        digest = hashlib.sha256(json.dumps(self.preprocess_cfg, sort_keys=True).encode())
-        for key, tensor in sorted(self.model.visual.state_dict().items()):  # type: ignore[union-attr]
-            digest.update(key.encode())
-            digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
-        return digest.hexdigest()
+        return _digest(self.preprocess_cfg, self.model.visual.state_dict())  # type: ignore[union-attr]
+
+    def text_weights_hash(self) -> str:
+        """sha256 over all weights but the image tower's, and their configuration: equal hashes embed texts equally.
+
+        Raises:
+            InputError: an image-only encoder.
+        """
+        if not self.has_text_tower:
+            raise InputError(f"the model {self.name} has no text tower: captions cannot be embedded.")
+        config = {key: value for key, value in self.model_cfg.items() if key != "vision_cfg"}
+        image_or_scale = ("visual.", "logit_")  # logits are scaled, embeddings are not
+        weights = {key: one for key, one in self.model.state_dict().items() if not key.startswith(image_or_scale)}
+        return _digest(config, weights)
 
     def save(self, directory: Path) -> None:
         """Write ``open_clip_config.json`` and ``open_clip_model.safetensors``.
@@ -183,6 +192,14 @@ class Encoder:
         write_text(directory / CONFIG_NAME, json.dumps(config, indent=2) + "\n")
         if "hf_tokenizer_name" in self.model_cfg["text_cfg"]:  # open_clip looks for it beside the weights
             self.tokenizer.save_pretrained(str(directory))  # type: ignore[attr-defined]
+
+
+def _digest(config: dict[str, Any], weights: dict[str, Tensor]) -> str:
+    digest = hashlib.sha256(json.dumps(config, sort_keys=True).encode())
+    for key, tensor in sorted(weights.items()):
+        digest.update(key.encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def last_projection(visual: nn.Module) -> nn.Linear | nn.Parameter:

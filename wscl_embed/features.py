@@ -23,7 +23,7 @@ from wscl_embed.files import atomic_path
 from wscl_embed.image_rows import Batch, ImageRows, collate, iterate_images
 from wscl_embed.progress import track
 from wscl_embed.quarantine import BadRow
-from wscl_embed.store.rows import HASH_BYTES
+from wscl_embed.store.rows import hash_rows
 from wscl_embed.threads import at_a_time, in_threads
 from wscl_embed.views import AUGMENTATION
 
@@ -121,11 +121,6 @@ def _encode(encoder: Encoder, dataset: datasets.Dataset, options: EncodeOptions)
         [row for part in parts for row in part.bad],
         np.concatenate([part.hashes for part in parts]),
     )
-
-
-def hash_rows(hashes: Sequence[bytes]) -> NDArray[np.uint8]:
-    """(n, 16) uint8 of n content hashes; where none were asked for they are b"", and it is (0, 16)."""
-    return np.frombuffer(b"".join(hashes), np.uint8).reshape(-1, HASH_BYTES)
 
 
 @dataclass(frozen=True)

@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from wscl_embed.captions import caption_hash, read_captions
 from wscl_embed.dataset import image_source
 from wscl_embed.errors import InputError
 from wscl_embed.image_rows import available_cores
 from wscl_embed.images import BadImageError, content_hash, read_source
 from wscl_embed.progress import console, track
 from wscl_embed.store import EmbeddingStore
-from wscl_embed.store.rows import RowFiles
+from wscl_embed.store.rows import RowFiles, TextRows
 
 if TYPE_CHECKING:
     import datasets
@@ -41,23 +42,27 @@ def everything(dataset: datasets.Dataset) -> Plan:
 
 
 def plan_update(path: Path, dataset: datasets.Dataset, facts: Mapping[str, Any]) -> Plan:
-    """Embed what is new or changed, by id and content hash. Keep the rest, also what the dataset does not have.
+    """Embed what is new or changed, by id and content hash of image and captions. Keep the rest, also what the dataset
+    does not have.
 
     Raises:
-        InputError: the file is by another encoder or of another dtype, or has no content hashes.
+        InputError: the file is by another encoder, of another dtype or of another column of captions, or has no
+            content hashes.
     """
     with EmbeddingStore(path) as store:
         found = {**store.attributes, "dtype": store.embeddings.dtype.name}
-        old_ids, hashes = store.ids, store.content_hashes
-    for key in ("weights_hash", "preprocess", "dtype"):
-        if found.get(key) != facts[key]:
-            raise InputError(f"{path}: --update would mix embeddings: {key} {found.get(key)!r} -> {facts[key]!r}.")
+        old_ids, hashes, text_hashes = store.ids, store.content_hashes, store.text_hashes
+    check_unmixed(path, found, facts)
     if hashes is None:
         raise InputError(f"{path}: has no content hashes to compare images by; write it anew with --overwrite.")
-    old = {image_id: hashes[row].tobytes() for row, image_id in enumerate(old_ids)}
+    if (text_hashes is None) != (facts["caption_column"] is None):
+        raise InputError(f"{path}: damaged, its caption_column and its /text do not belong to one another.")
+    both = hashes if text_hashes is None else np.concatenate([hashes, text_hashes], axis=1)
+    old = {image_id: both[row].tobytes() for row, image_id in enumerate(old_ids)}
     ids = dataset["id"][:]
     known = [row for row, image_id in enumerate(ids) if image_id in old]
-    same = {ids[row] for row, digest in zip(known, hash_images(dataset, known), strict=True) if digest == old[ids[row]]}
+    digests = hash_rows_of(dataset, known, facts["caption_column"])
+    same = {ids[row] for row, digest in zip(known, digests, strict=True) if digest == old[ids[row]]}
     stale = {ids[row] for row in known} - same
     plan = Plan(
         [row for row, image_id in enumerate(old_ids) if image_id not in stale],
@@ -72,13 +77,34 @@ def plan_update(path: Path, dataset: datasets.Dataset, facts: Mapping[str, Any])
     return plan
 
 
-def hash_images(dataset: datasets.Dataset, rows: Sequence[int]) -> Iterator[bytes]:
-    """The content hash of each image; of one that cannot be read, nothing (b"")."""
+def check_unmixed(path: Path, found: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
+    """See that new rows are made as those of the file were.
+
+    Raises:
+        InputError: names what differs.
+    """
+    if found.get("caption_column") is None and facts["caption_column"] is not None:
+        raise InputError(
+            f"{path}: holds no embeddings of captions to --update. Leave --caption-column out, or write the file anew "
+            "with --overwrite."
+        )
+    for key in ("weights_hash", "preprocess", "dtype", "caption_column", "text_weights_hash"):
+        if found.get(key) != facts[key]:
+            raise InputError(f"{path}: --update would mix embeddings: {key} {found.get(key)!r} -> {facts[key]!r}.")
+
+
+def hash_rows_of(dataset: datasets.Dataset, rows: Sequence[int], caption_column: str | None) -> Iterator[bytes]:
+    """The content hash of each image, and behind it that of its captions; of an image that cannot be read, b""."""
     with track("comparing images", len(rows)) as advance, ThreadPoolExecutor(available_cores()) as threads:
         for start in range(0, len(rows), READ_ROWS):
-            images = dataset.select(rows[start : start + READ_ROWS])["image"]
-            yield from threads.map(_hash, images)
-            advance(len(images))
+            part = rows[start : start + READ_ROWS]
+            images = threads.map(_hash, dataset.select(part)["image"])
+            if caption_column is None:
+                yield from images
+            else:
+                captions = map(caption_hash, read_captions(dataset, part, caption_column))
+                yield from (image + caption for image, caption in zip(images, captions, strict=True))
+            advance(len(part))
 
 
 def _hash(image: Mapping[str, Any] | None) -> bytes:
@@ -94,10 +120,12 @@ def copy_kept(path: Path, kept: Sequence[int], rows: RowFiles) -> None:
         return
     with EmbeddingStore(path) as store:
         ids, hashes = store.ids, store.content_hashes
+        text, text_hashes = store.text_embeddings, store.text_hashes
         assert hashes is not None
         for start in range(0, len(kept), COPY_ROWS):
             chosen = np.asarray(kept[start : start + COPY_ROWS])
-            rows.copy([ids[row] for row in chosen], store.embeddings[chosen], hashes[chosen])
+            texts = None if text is None or text_hashes is None else TextRows(text[chosen], text_hashes[chosen])
+            rows.copy([ids[row] for row in chosen], store.embeddings[chosen], hashes[chosen], texts)
 
 
 def kept_clusters(path: Path) -> tuple[dict[str, Any], Clusters | None]:

@@ -37,7 +37,7 @@ from wscl_embed.clusters import Clusters
 from wscl_embed.errors import StorageError
 from wscl_embed.files import atomic_folder, atomic_path, clear_leftovers, write_text
 from wscl_embed.quarantine import Quarantine
-from wscl_embed.store import EmbeddingStore, reader
+from wscl_embed.store import EmbeddingStore, TextRows, reader
 
 IDS = [f"ü{row}" for row in range(60)]
 KINDS = {
@@ -76,14 +76,16 @@ def clusters(version: int) -> Clusters:
 def write_embeddings(folder: Path, version: int) -> None:
     vectors = np.zeros((len(IDS), 4), np.float32)
     vectors[:, version % 4] = 1
-    with EmbeddingStore.create(folder / "e.h5", 4) as writer:
-        writer.append(IDS, vectors)
+    texts = TextRows(vectors, np.ones((len(IDS), 16), np.uint8))
+    with EmbeddingStore.create(folder / "e.h5", 4, texts=True) as writer:
+        writer.append(IDS, vectors, None, texts)
         writer.set_clusters(clusters(version))
 
 
 def read_embeddings(folder: Path) -> int:
     with EmbeddingStore(folder / "e.h5") as store:
         assert store.ids == IDS
+        assert np.array_equal(store.embeddings[:], store.text_embeddings)  # type: ignore[arg-type]
         (version,) = set(np.argmax(store.embeddings[:], axis=1).tolist())
         return int(version)
 

@@ -64,7 +64,9 @@ def picture(image: Any) -> Any:
 def store(path: Path) -> tuple[Any, ...]:
     """All that an embedding file holds."""
     with EmbeddingStore(path) as file:
-        return len(file), file.ids, file.labels, file.content_hashes, sorted(file.attributes), file.embeddings[:].sum()
+        texts = None if file.text_embeddings is None else file.text_embeddings[:].sum()
+        hashes = file.content_hashes, file.has_text
+        return len(file), file.ids, file.labels, *hashes, sorted(file.attributes), file.embeddings[:].sum(), texts
 
 
 def index(path: Path) -> Any:

@@ -13,15 +13,16 @@ import pytest
 from tests.hostile.doors import store
 from tests.hostile.sandbox import refusal
 from wscl_embed.errors import InputError
-from wscl_embed.store import EmbeddingStore
+from wscl_embed.store import EmbeddingStore, TextRows
 
 N, DIM = 32, 8
 Trick = Callable[[h5py.File, Path], None]
 
 
 def good(path: Path) -> None:
-    with EmbeddingStore.create(path, dim=DIM, attributes={"encoder": "toy"}) as writer:
-        writer.append([f"bild-{row}" for row in range(N)], np.random.default_rng(0).standard_normal((N, DIM)))
+    rows = np.random.default_rng(0).standard_normal((N, DIM))
+    with EmbeddingStore.create(path, dim=DIM, attributes={"encoder": "toy"}, texts=True) as writer:
+        writer.append([f"bild-{row}" for row in range(N)], rows, None, TextRows(rows[::-1], np.ones((N, 16), np.uint8)))
 
 
 def secret(folder: Path) -> Path:
@@ -138,6 +139,31 @@ def other_hashes(file: h5py.File, folder: Path) -> None:
     file["content_hash"] = np.zeros((N, 4), np.uint8)
 
 
+def texts_elsewhere(file: h5py.File, folder: Path) -> None:
+    secret(folder)
+    del file["text/embeddings"]
+    outside = [(str(folder / "secret.bin"), 0, N * DIM * 4)]
+    file.create_dataset("text/embeddings", (N, DIM), np.float32, external=outside)
+
+
+def bomb_of_texts(file: h5py.File, folder: Path) -> None:
+    del file["text/embeddings"]
+    file.create_dataset("text/embeddings", (10**12, DIM), np.float32)
+
+
+def other_texts(file: h5py.File, folder: Path) -> None:
+    del file["text/embeddings"]
+    file["text/embeddings"] = np.ones((N, DIM + 1), np.float32)
+
+
+def texts_without_hashes(file: h5py.File, folder: Path) -> None:
+    del file["text/content_hash"]
+
+
+def hashes_without_texts(file: h5py.File, folder: Path) -> None:
+    del file["text/embeddings"]
+
+
 def replaced(name: str, value: Any) -> Callable[[h5py.File], None]:
     def replace(file: h5py.File) -> None:
         if name in file:
@@ -156,6 +182,13 @@ WRONG_KINDS: dict[str, tuple[Callable[[h5py.File], Any], str]] = {
     "hashes are a group": (lambda file: file.create_group("content_hash"), "/content_hash holds another kind"),
     "hashes are fractions": (replaced("content_hash", np.ones((N, 16))), "/content_hash holds another kind"),
     "embeddings are one number": (replaced("embeddings", np.float32(1)), "is not an (N, D) dataset"),
+    "texts are a group": (
+        lambda file: (file.move("text/embeddings", "rows"), file.create_group("text/embeddings")),
+        "/text/embeddings holds another kind",
+    ),
+    "texts are words": (replaced("text/embeddings", np.full(N, b"a cat")), "/text/embeddings holds another kind"),
+    "texts are doubles": (replaced("text/embeddings", np.ones((N, DIM))), "holds another type of numbers than float32"),
+    "text hashes are fractions": (replaced("text/content_hash", np.ones((N, 16))), "/text/content_hash holds another"),
     "the format is numbers": (lambda file: file.attrs.__setitem__("format", np.arange(2)), "not a complete embedding"),
     "complete is a text": (lambda file: file.attrs.__setitem__("complete", "yes"), "not a complete embedding file"),
 }
@@ -190,6 +223,11 @@ TRICKS: dict[Trick, str] = {
     odd_attribute: "neither numbers nor a string: 'names'",
     fewer_ids: "do not belong to one another",
     other_hashes: "do not belong to one another",
+    texts_elsewhere: "keeps its rows in another file",
+    bomb_of_texts: "claims 32,000,000,000,000 bytes of which 0 are stored",
+    other_texts: "/text/embeddings has the shape (32, 9), not (32, 8)",
+    texts_without_hashes: "/text/content_hash has the shape None, not (32, 16)",
+    hashes_without_texts: "/text/embeddings has the shape None, not (32, 8)",
 }
 
 
@@ -239,8 +277,11 @@ def test_a_stranger_s_own_additions_do_no_harm(tmp_path: Path) -> None:
     good(tmp_path / "e.h5")
     with h5py.File(tmp_path / "e.h5", "r+") as file:
         file["captions"] = ["eins", "zwei"]
+        del file["text"]
+        file["text"] = ["eins", "zwei"]  # at a name of ours, and no group
         file.create_dataset("extra/packed", data=np.arange(1000), compression="gzip")
         file.attrs["note"] = "hello"
     with EmbeddingStore(tmp_path / "e.h5") as store:
         assert store.attributes["note"] == "hello"
+        assert store.text_embeddings is None
         assert len(store.ids) == N

@@ -13,7 +13,7 @@ Example:
 @click.argument("embeddings", metavar="RUN_OR_H5")
 @click.option("--data", required=True, metavar="PATH", help="the images it was made from, for their labels")
 @click.option("--label-column", metavar="TEXT", help="the column of labels: image-to-image retrieval, probes")
-@click.option("--caption-column", metavar="TEXT", help="the column of captions: text-to-image retrieval, of a run")
+@click.option("--caption-column", metavar="TEXT", help="the column of captions: text-to-image retrieval")
 @click.option("--split", default="test", show_default=True, help="score this split; all for every image")
 @click.option("--before", metavar="RUN_OR_H5", help="another embedding file over the same images, to compare with")
 @click.option(

@@ -1,18 +1,23 @@
 """``parquet``: one Parquet file for DuckDB, LanceDB, pandas, Polars.
 
 Columns ``id`` (string), ``vector`` (list of D float32 or float16, of fixed size in Arrow) and, where the file has
-clusters, ``cluster`` (int64, -1: none). In DuckDB ``vector::FLOAT[512]`` (with your D) is what its distances take.
+captions, ``text_vector`` (the same; null where an image has none), where it has clusters, ``cluster`` (int64, -1:
+none). In DuckDB ``vector::FLOAT[512]`` (with your D) is what its distances take.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import Field
 
 from wscl_embed.store import EmbeddingStore
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 
 def write(store: EmbeddingStore, output: Path, *, row_group: Annotated[int, Field(ge=1)] = 16_384) -> None:
@@ -23,7 +28,9 @@ def write(store: EmbeddingStore, output: Path, *, row_group: Annotated[int, Fiel
     dim = store.embeddings.shape[1]
     value = pa.from_numpy_dtype(store.embeddings.dtype)
     fields = [pa.field("id", pa.string()), pa.field("vector", pa.list_(value, dim))]
-    ids, labels = store.ids, store.labels
+    ids, labels, text, has_text = store.ids, store.labels, store.text_embeddings, store.has_text
+    if text is not None:
+        fields.append(pa.field("text_vector", pa.list_(pa.from_numpy_dtype(text.dtype), dim)))
     if labels is not None:
         fields.append(pa.field("cluster", pa.int64()))
     schema = pa.schema(fields)
@@ -31,8 +38,18 @@ def write(store: EmbeddingStore, output: Path, *, row_group: Annotated[int, Fiel
     with pq.ParquetWriter(output, schema, use_dictionary=False) as writer:
         for start in range(0, len(ids), row_group):
             rows = slice(start, start + row_group)
-            values = pa.array(np.ascontiguousarray(store.embeddings[rows]).reshape(-1))
-            arrays = [pa.array(ids[rows], pa.string()), pa.FixedSizeListArray.from_arrays(values, dim)]
+            arrays = [pa.array(ids[rows], pa.string()), vectors(store.embeddings[rows])]
+            if text is not None and has_text is not None:
+                arrays.append(vectors(text[rows], ~has_text[rows]))
             if labels is not None:
                 arrays.append(pa.array(labels[rows]))
             writer.write_table(pa.table(arrays, schema=schema), row_group_size=row_group)
+
+
+def vectors(rows: NDArray[np.floating], missing: NDArray[np.bool_] | None = None) -> pa.FixedSizeListArray:
+    """(b, D) rows as Arrow has lists of fixed size, null where they are ``missing``."""
+    import pyarrow as pa
+
+    values = pa.array(np.ascontiguousarray(rows).reshape(-1))
+    mask = None if missing is None else pa.array(missing)
+    return pa.FixedSizeListArray.from_arrays(values, rows.shape[1], mask=mask)

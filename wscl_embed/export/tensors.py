@@ -1,6 +1,7 @@
 """``safetensors``: ``embeddings`` (N, D); the ids as their UTF-8 bytes in a row, ``id_bytes`` (uint8), and where each
-begins and ends, ``id_offsets`` (N + 1,) int64; where the file has clusters ``labels`` (N,) int64. The embedding file's
-root attributes are the metadata, as strings.
+begins and ends, ``id_offsets`` (N + 1,) int64; where the file has clusters ``labels`` (N,) int64; where it has captions
+``text_embeddings`` (N, D), rows of zeros for images without one, and ``has_text`` (N,) bool. The embedding file's root
+attributes are the metadata, as strings.
 """
 
 from __future__ import annotations
@@ -24,4 +25,6 @@ def write(store: EmbeddingStore, output: Path) -> None:
     }
     if store.labels is not None:
         tensors["labels"] = store.labels
+    if store.text_embeddings is not None and store.has_text is not None:
+        tensors |= {"text_embeddings": np.ascontiguousarray(store.text_embeddings[:]), "has_text": store.has_text}
     save_file(tensors, output, metadata={key: str(value) for key, value in store.attributes.items()})

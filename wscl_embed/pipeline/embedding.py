@@ -22,6 +22,7 @@ def embed(
     pretrained: str | None = None,
     image_size: int | None = None,
     split: str | None = None,
+    caption_column: str | None = None,
     dtype: str | None = None,
     device: str = "auto",
     batch_size: int = 64,
@@ -40,6 +41,8 @@ def embed(
         data: what `wscl_embed.load_dataset` takes, or such a dataset.
         model: a run, its ``model/``, or anything else `wscl_embed.load_encoder` takes.
         output: the HDF5 file; images left out are named in ``<output>.quarantine.csv``.
+        caption_column: the column of captions to embed by the model's text tower, beside the images. Default: that of
+            the file with ``update``, else none.
         dtype: float32 or float16. Default: that of the file with ``update``, else float32.
         overwrite: replace ``output``, and forget what an interrupted job left.
         resume: continue an interrupted job.
@@ -69,15 +72,19 @@ def embed(
         partial = Partial(path)
         on_first(lambda: locked.enter_context(partial.lock()))
         dataset = stages.open_split(data, split)
+        if caption_column is None and update:
+            caption_column = on_first(lambda: stored(path)[1])
+        stages.check_column(dataset, "caption_column", caption_column)
         encoder = load_encoder(model, pretrained, image_size=image_size, device=device)
+        stages.check_text_tower(encoder, caption_column)
         if overwrite:
             on_first(partial.clear)
         quarantine = write_embeddings(
             encoder,
             dataset,
             partial,
-            stages.store_attributes(encoder, dataset, adapters=[]),
-            dtype=dtype or on_first(lambda: stored_dtype(path) if update else "float32"),
+            stages.store_attributes(encoder, dataset, [], caption_column),
+            dtype=dtype or on_first(lambda: stored(path)[0] if update else "float32"),
             resume=resume,
             update=update,
             batch_size=batch_size,
@@ -97,9 +104,9 @@ def check_output(path: Path, overwrite: bool, resume: bool, update: bool) -> Non
     check_file(path, overwrite or resume or update)
 
 
-def stored_dtype(path: Path) -> str:
-    """The dtype of the embeddings in a file."""
+def stored(path: Path) -> tuple[str, str | None]:
+    """The dtype of the embeddings in a file, and the column of the captions in it."""
     from wscl_embed.store import EmbeddingStore
 
     with EmbeddingStore(path) as store:
-        return str(store.embeddings.dtype.name)
+        return str(store.embeddings.dtype.name), store.attributes.get("caption_column")

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from wscl_embed.captions import stored_captions
 from wscl_embed.errors import InputError
 
 if TYPE_CHECKING:
     import datasets
 
-    from wscl_embed.encoder import Encoder
     from wscl_embed.store import EmbeddingStore
 
 BANK_SPLIT = "train"
@@ -38,7 +38,8 @@ def evaluate(
         data: the images it was made from, for their labels and captions.
         label_column: the column of labels: image-to-image retrieval, and, where the file holds a split ``train``
             besides, what nearest neighbours and a linear classifier learn from its labels.
-        caption_column: the column of captions, embedded by the text tower of the run ``embeddings``.
+        caption_column: the column of captions: their embeddings in the file, where it has those of the same captions,
+            else what the text tower of the run ``embeddings`` makes of them.
         split: score this split only; None: all images.
         before: the embedding file to compare with.
         max_queries: so many images query, drawn at random, and all are searched: exact search takes time with the
@@ -55,7 +56,6 @@ def evaluate(
 
     if label_column is None and caption_column is None:
         raise InputError("nothing to score by: name a --label-column or a --caption-column.")
-    encoder = None if caption_column is None else _encoder_of(Path(embeddings))
     dataset = stages.open_split(data, None)
     stages.check_column(dataset, "label_column", label_column)
     stages.check_column(dataset, "caption_column", caption_column)
@@ -65,7 +65,13 @@ def evaluate(
     if not len(rows):
         raise InputError(f"{embeddings} holds none of the images of {data} to evaluate.")
     scored = stages.evaluation_set(
-        encoder, dataset, rows, label_column=label_column, caption_column=caption_column, bank=bank, most=max_queries
+        lambda captions: _encode(Path(embeddings), captions),
+        dataset,
+        rows,
+        label_column=label_column,
+        caption_column=caption_column,
+        bank=bank,
+        most=max_queries,
     )
     ids = dataset["id"][:]
     after, *frozen = (_read_rows(path, ids) for path in files)
@@ -78,13 +84,21 @@ def evaluate(
     }
 
 
-def _encoder_of(run: Path) -> Encoder:
-    """The encoder of a run, for its text tower."""
+def _encode(path: Path, captions: list[str]) -> NDArray[np.floating]:
+    """(m, D) embeddings of captions: those in the embedding file, or by the text tower of the run."""
     from wscl_embed.encoder_sources import load_encoder
 
-    if not run.is_dir():
-        raise InputError(f"--caption-column: {run} is a file; captions need the text tower of a run, so name the run.")
-    return load_encoder(str(run))
+    with _open(path) as store:
+        found = stored_captions(store, captions)
+    if found is not None:
+        return found
+    if not path.is_dir():
+        raise InputError(
+            f"--caption-column: {path} is a file without embeddings of all of these captions; name the run, whose text "
+            "tower embeds them."
+        )
+    encoder = load_encoder(str(path))
+    return encoder.encode_texts(captions)
 
 
 def _scored_and_bank(

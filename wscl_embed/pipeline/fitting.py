@@ -141,7 +141,8 @@ def _run_fit(
     with _timed(seconds, "mixing"):
         outputs, guard = stages.guard(tuned.mixture, encoder, material, config)
     with _timed(seconds, "writing"):
-        on_first(lambda: stages.write_results(encoder, material, outputs, config, run))
+        texts = stages.caption_rows(encoder, material, config)
+        on_first(lambda: stages.write_results(encoder, material, outputs, texts, config, run))
     with _timed(seconds, "scoring"):
         scores = on_first(lambda: stages.score(encoder, material, outputs, held_out, config))
     metrics = {

@@ -6,13 +6,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+import numpy as np
+
 from wscl_embed.errors import InputError
 from wscl_embed.progress import console
 from wscl_embed.run import check_place
 
 if TYPE_CHECKING:
     import datasets
-    import numpy as np
     from numpy.typing import NDArray
 
     from wscl_embed.searching import Hit, Searcher
@@ -99,7 +100,7 @@ def index(
             (and removes an index) where exact search takes milliseconds.
         recall: the recall@10 against exact search to reach, for all kinds of queries measured.
         caption_column: texts of the dataset to measure text queries with, where the model has a text tower. Default:
-            the run's.
+            those embedded in the file, or the run's.
         data, model, pretrained: as `search`.
 
     Returns:
@@ -127,9 +128,13 @@ def index(
 
 
 def _texts(searcher: Searcher, caption_column: str | None) -> NDArray[np.float32] | None:
-    """(m, D) embeddings of some captions; None where there are no captions or no text tower."""
-    from wscl_embed.stages.inputs import distinct_captions
+    """(m, D) embeddings of some captions: those in the file, else by the text tower; None where there are none."""
+    from wscl_embed.captions import distinct_captions
 
+    store = searcher.store
+    if store.text_embeddings is not None and caption_column in (None, store.attributes.get("caption_column")):
+        rows = np.flatnonzero(store.has_text)  # type: ignore[arg-type]
+        return store.text_embeddings[rows[:: max(1, -(-len(rows) // MAX_TEXTS))]].astype(np.float32)
     column = caption_column or searcher.config.get("caption_column")
     if column is None:
         return None

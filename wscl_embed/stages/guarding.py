@@ -130,7 +130,9 @@ def sweep(mixture: Mixture, encoder: Encoder, material: Material, split: str, co
     images = material.dataset.select(rows)
     labels, captions = config.label_column, config.caption_column
     scored = on_first(
-        lambda: evaluation_set(encoder, images, np.arange(len(rows)), label_column=labels, caption_column=captions)
+        lambda: evaluation_set(
+            encoder.encode_texts, images, np.arange(len(rows)), label_column=labels, caption_column=captions
+        )
     )
     scores = {}
     for alpha in ALPHAS:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from wscl_embed.captions import distinct_captions
 from wscl_embed.config import FitConfig
 from wscl_embed.dataset import assign_splits, load_dataset, rows_of_split
 from wscl_embed.errors import InputError
@@ -76,37 +77,6 @@ def most_common(labels: Iterable[object]) -> int:
     return max(Counter(str(label) for label in labels if label is not None).values(), default=0)
 
 
-def distinct_captions(dataset: datasets.Dataset, column: str) -> tuple[list[str], list[tuple[int, int]]]:
-    """The distinct captions of a dataset, and pairs of a row and the caption it carries.
-
-    Raises:
-        InputError: values that are no text (names the id), or not one caption.
-    """
-    number: dict[str, int] = {}
-    pairs = []
-    for row, record in enumerate(dataset.select_columns(["id", column])):
-        for text in captions_of(record[column], record["id"]):
-            pairs.append((row, number.setdefault(text, len(number))))
-    if not pairs:
-        raise InputError(f"--caption-column {column!r}: none of the {len(dataset)} images to score has a caption.")
-    return list(number), pairs
-
-
-def captions_of(value: Any, image_id: str) -> list[str]:
-    """The distinct captions in a value of a caption column, a string or a list of strings, the blank ones left out.
-
-    >>> captions_of([" a cat ", "", "a cat"], "1.jpg")
-    ['a cat']
-    """
-    texts = [value] if value is None or isinstance(value, str) else value
-    if not isinstance(texts, list) or not all(text is None or isinstance(text, str) for text in texts):
-        raise InputError(
-            f"image {image_id}: the caption is a {type(value).__name__} ({value!r}); "
-            "a string or a list of strings is needed."
-        )
-    return list(dict.fromkeys(text.strip() for text in texts if text is not None and text.strip()))
-
-
 def read_labels(dataset: datasets.Dataset, column: str) -> list[object]:
     """The label of each record, None where it has none: a null, or the -1 of a `datasets.ClassLabel`."""
     known = getattr(dataset.features[column], "names", None)
@@ -122,8 +92,13 @@ def open_encoder(config: FitConfig) -> Encoder:
     from wscl_embed.encoder_sources import load_encoder
 
     encoder = load_encoder(config.model, config.pretrained, image_size=config.image_size, device=config.device)
-    if config.caption_column is not None and not encoder.has_text_tower:
-        raise InputError(
-            f"--caption-column: the model {config.model} has no text tower, and cannot be searched by text."
-        )
+    check_text_tower(encoder, config.caption_column)
     return encoder
+
+
+def check_text_tower(encoder: Encoder, caption_column: str | None) -> None:
+    """Refuse an image-only encoder where there are captions to embed."""
+    if caption_column is not None and not encoder.has_text_tower:
+        raise InputError(
+            f"--caption-column: the model {encoder.name} has no text tower, and cannot be searched by text."
+        )

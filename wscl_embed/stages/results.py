@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from wscl_embed.captions import captions_fingerprint, encode_all_captions
 from wscl_embed.config import FitConfig
 from wscl_embed.dataset import dataset_fingerprint
 from wscl_embed.run import Run
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     import datasets
 
     from wscl_embed.encoder import Encoder
+    from wscl_embed.store import TextRows
 
 
 def begin(run: Run, material: Material, config: FitConfig, *, overwrite: bool) -> None:
@@ -28,18 +30,28 @@ def begin(run: Run, material: Material, config: FitConfig, *, overwrite: bool) -
 
 
 def write_results(
-    encoder: Encoder, material: Material, tuned: NDArray[np.floating], config: FitConfig, run: Run
+    encoder: Encoder,
+    material: Material,
+    tuned: NDArray[np.floating],
+    texts: TextRows | None,
+    config: FitConfig,
+    run: Run,
 ) -> None:
-    """Write ``model/`` and ``embeddings.h5`` from the tuned encoder and its outputs (n, D), and the last clusters."""
+    """Write ``model/`` and ``embeddings.h5`` from the tuned encoder and its outputs (n, D), and the last clusters.
+
+    Args:
+        texts: the captions of the n images; None: there are none.
+    """
     from wscl_embed.store import EmbeddingStore
 
     material.assigned.save(run.clusters)
     encoder.save(run.model)
-    attributes = store_attributes(encoder, material.dataset, config.adapter)
+    attributes = store_attributes(encoder, material.dataset, config.adapter, config.caption_column)
+    parts = {"hashed": True, "texts": texts is not None}
     with EmbeddingStore.create(
-        run.embeddings, encoder.embed_dim, dtype=config.dtype, attributes=attributes, hashed=True
+        run.embeddings, encoder.embed_dim, dtype=config.dtype, attributes=attributes, **parts
     ) as writer:
-        writer.append(material.dataset["id"][:], tuned, material.hashes)
+        writer.append(material.dataset["id"][:], tuned, material.hashes, texts)
         writer.set_clusters(material.clusters)
 
 
@@ -57,12 +69,29 @@ def write_card(encoder: Encoder, material: Material, metrics: Mapping[str, Any],
     )
 
 
-def store_attributes(encoder: Encoder, dataset: datasets.Dataset, adapters: Sequence[str]) -> dict[str, Any]:
+def caption_rows(encoder: Encoder, material: Material, config: FitConfig) -> TextRows | None:
+    """The captions of the material's images as the text tower embeds them; None without a column of captions."""
+    if config.caption_column is None:
+        return None
+    return encode_all_captions(encoder, material.dataset, config.caption_column)
+
+
+def store_attributes(
+    encoder: Encoder, dataset: datasets.Dataset, adapters: Sequence[str], caption_column: str | None = None
+) -> dict[str, Any]:
     """The root attributes of an embedding file."""
-    return {
+    attributes = {
         "encoder": encoder.name,
         "weights_hash": encoder.weights_hash(),
         "preprocess": json.dumps(encoder.preprocess_cfg),
         "adapters": json.dumps(list(adapters)),
         "dataset_fingerprint": dataset_fingerprint(dataset),
+    }
+    if caption_column is None:
+        return attributes
+    return {
+        **attributes,
+        "caption_column": caption_column,
+        "text_weights_hash": encoder.text_weights_hash(),
+        "captions_fingerprint": captions_fingerprint(dataset, caption_column),
     }

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from wscl_embed.captions import distinct_captions
 from wscl_embed.config import FitConfig
 from wscl_embed.dataset import split_rows
-from wscl_embed.stages.inputs import distinct_captions
 from wscl_embed.stages.material import Material
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ def held_out_rows(dataset: datasets.Dataset, config: FitConfig) -> NDArray[np.in
 
 
 def evaluation_set(
-    encoder: Encoder | None,
+    encode_texts: Callable[[list[str]], NDArray[np.floating]],
     dataset: datasets.Dataset,
     rows: NDArray[np.int64],
     *,
@@ -39,7 +40,7 @@ def evaluation_set(
     """The images ``rows`` of ``dataset`` with their labels and captions, as far as there are columns named for them.
 
     Args:
-        encoder: its text tower embeds the captions; may be None without a ``caption_column``.
+        encode_texts: m distinct captions to their (m, D) embeddings; not called without a ``caption_column``.
         bank: the images whose labels the probes learn from.
         most: how many queries at most.
     """
@@ -47,9 +48,9 @@ def evaluation_set(
 
     labels = None if label_column is None else dataset[label_column][:]
     texts = None
-    if caption_column is not None and encoder is not None:
+    if caption_column is not None:
         captions, pairs = distinct_captions(dataset.select(rows), caption_column)
-        texts = Texts(encoder.encode_texts(captions), np.asarray(pairs, dtype=np.int64))
+        texts = Texts(encode_texts(captions), np.asarray(pairs, dtype=np.int64))
     return EvaluationSet(rows, labels, NO_ROWS if bank is None else bank, texts, most)
 
 
@@ -68,7 +69,7 @@ def score(
     if not config.scored:
         return {}
     scored = evaluation_set(
-        encoder,
+        encoder.encode_texts,
         material.dataset,
         held_out,
         label_column=config.label_column,

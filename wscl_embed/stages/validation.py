@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from wscl_embed.captions import captions_of
 from wscl_embed.config import FitConfig
 from wscl_embed.dataset import hold_out, rows_of_split
 from wscl_embed.errors import InputError
-from wscl_embed.stages.inputs import captions_of, most_common, read_labels
+from wscl_embed.stages.inputs import most_common, read_labels
 
 if TYPE_CHECKING:
     import datasets

@@ -2,5 +2,6 @@
 
 from wscl_embed.store.container import FORMAT, FORMAT_VERSION
 from wscl_embed.store.reader import EmbeddingStore
+from wscl_embed.store.rows import TextRows
 
-__all__ = ["FORMAT", "FORMAT_VERSION", "EmbeddingStore"]
+__all__ = ["FORMAT", "FORMAT_VERSION", "EmbeddingStore", "TextRows"]

@@ -12,7 +12,7 @@ import numpy as np
 from wscl_embed.errors import WsclEmbedError
 from wscl_embed.files import clear_leftovers, storage_errors, sync, sync_folder, temporary_path
 from wscl_embed.store.hdf5_file import hdf5_file
-from wscl_embed.store.rows import HEAD, RowFiles
+from wscl_embed.store.rows import HEAD, RowFiles, TextRows
 from wscl_embed.store.trial import remember
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 FORMAT = "wscl-embed/embeddings"
 FORMAT_VERSION = 2
+COPY_ROWS = 16_384
 
 
 def finish(rows: RowFiles, path: Path, attributes: Mapping[str, Any], clusters: Clusters | None = None) -> None:
@@ -37,7 +38,7 @@ def finish(rows: RowFiles, path: Path, attributes: Mapping[str, Any], clusters: 
     with storage_errors(path):
         rows.check_synced()
         _fill(rows, attributes, clusters)
-        rows.vectors_path.replace(path)
+        rows.vectors.path.replace(path)
         remember(path)
         sync_folder(path.parent)
         rows.remove()
@@ -46,17 +47,19 @@ def finish(rows: RowFiles, path: Path, attributes: Mapping[str, Any], clusters: 
 def _fill(rows: RowFiles, attributes: Mapping[str, Any], clusters: Clusters | None) -> None:
     """All that is beside the vectors, around them."""
     _enclose(rows)
-    with hdf5_file(rows.vectors_path, "r+") as file:
+    with hdf5_file(rows.vectors.path, "r+", alignment_threshold=HEAD, alignment_interval=HEAD) as file:
         file.attrs.update({"format": FORMAT, "format_version": FORMAT_VERSION, **attributes})
         file.attrs["complete"] = False
         file["embeddings"].attrs["normalised"] = True
         _write_ids(file, rows)
-        if rows.hashed:
-            file["content_hash"] = rows.read_hashes()
+        if (hashes := rows.read_hashes()) is not None:
+            file["content_hash"] = hashes
+        if (texts := rows.read_texts()) is not None:
+            _write_texts(file, texts)
         if clusters is not None:
             _write_clusters(file, clusters, [image_id.decode() for block in rows.read_ids() for image_id in block])
         file.attrs["complete"] = True
-    sync(rows.vectors_path)
+    sync(rows.vectors.path)
 
 
 def _enclose(rows: RowFiles) -> None:
@@ -68,16 +71,16 @@ def _enclose(rows: RowFiles) -> None:
     import h5py
 
     shape = (len(rows), rows.dim)
-    model = rows.vectors_path.with_suffix(".head")
+    model = rows.vectors.path.with_suffix(".head")
     try:
         with hdf5_file(model, "w") as file:
-            file.create_dataset("embeddings", shape, rows.dtype, fill_time="never")
+            file.create_dataset("embeddings", shape, rows.vectors.dtype, fill_time="never")
         with hdf5_file(model, "r+", alignment_threshold=1, alignment_interval=HEAD) as file:
             if len(rows):
                 file["embeddings"][0, 0] = 0  # allocates
                 if file["embeddings"].id.get_offset() != HEAD:
                     raise WsclEmbedError(f"HDF5 {h5py.version.hdf5_version} lays files out in a way not known here.")
-        with model.open("rb") as source, rows.vectors_path.open("r+b") as target:
+        with model.open("rb") as source, rows.vectors.path.open("r+b") as target:
             target.write(source.read(HEAD))
             target.truncate(model.stat().st_size)
     finally:
@@ -95,6 +98,17 @@ def _write_ids(file: h5py.File, rows: RowFiles) -> None:
         if block:
             dataset[start : start + len(block)] = np.array(block, dtype)
             start += len(block)
+
+
+def _write_texts(file: h5py.File, texts: TextRows) -> None:
+    """``/text``, copied block by block."""
+    group = file.create_group("text")
+    vectors = group.create_dataset("embeddings", texts.embeddings.shape, texts.embeddings.dtype, fill_time="never")
+    vectors.attrs["normalised"] = True
+    for start in range(0, len(texts.embeddings), COPY_ROWS):
+        block = slice(start, start + COPY_ROWS)
+        vectors[block] = texts.embeddings[block]
+    group["content_hash"] = texts.hashes
 
 
 def _write_clusters(file: h5py.File, clusters: Clusters, ids: list[str]) -> None:
@@ -133,13 +147,15 @@ class StoreWriter:
 
 
 @contextmanager
-def create(path: Path, dim: int, dtype: str, attributes: Mapping[str, Any], *, hashed: bool) -> Iterator[StoreWriter]:
+def create(
+    path: Path, dim: int, dtype: str, attributes: Mapping[str, Any], *, hashed: bool, texts: bool
+) -> Iterator[StoreWriter]:
     """What `wscl_embed.EmbeddingStore.create` does."""
     with storage_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         clear_leftovers(path.parent, path.name)
         try:
-            rows = RowFiles(temporary_path(path), dim, dtype, hashed=hashed)
+            rows = RowFiles(temporary_path(path), dim, dtype, hashed=hashed, texts=texts)
             try:
                 writer = StoreWriter(rows)
                 yield writer

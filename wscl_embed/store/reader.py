@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wscl_embed.errors import InputError
-from wscl_embed.store.container import FORMAT, FORMAT_VERSION, StoreWriter, create
+from wscl_embed.store.container import StoreWriter, create
 from wscl_embed.store.exact import CHUNK_ROWS, nearest
-from wscl_embed.store.rows import HASH_BYTES
 from wscl_embed.store.safety import check_safe
+from wscl_embed.store.schema import check_schema
 from wscl_embed.store.trial import try_reading
 
 if TYPE_CHECKING:
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
     from wscl_embed.clusters import Clusters
 
-READABLE = (1, FORMAT_VERSION)  # 1: /embeddings in chunks, /ids of variable length, no /content_hash
 FEW_IDS = 1000  # one costs 50 microseconds by itself
 
 
@@ -34,6 +33,8 @@ class EmbeddingStore:
     ``/ids``         (N,) UTF-8 strings
     ``/embeddings``  (N, D) float32 or float16, rows of unit length (attribute ``normalised``), contiguous
     ``/content_hash`` (N, 16) uint8, BLAKE2b of each image file; in files `fit` and `embed` wrote
+    ``/text``        ``embeddings`` (N, D) of the captions, rows of unit length, zeros where an image has none;
+                     ``content_hash`` (N, 16) uint8, BLAKE2b of the captions, zeros too; where there are captions
     ``/clusters``    ``labels`` (N,) int64: the cluster of each image, -1 for noise or an image that was not clustered;
                      ``indptr``, ``indices``, ``weights``: the membership matrix as CSR; ``names`` (K,) UTF-8
     root attributes  ``format``, ``format_version``, ``encoder``, ``weights_hash``, ``preprocess`` (JSON), ``adapters``
@@ -71,8 +72,9 @@ class EmbeddingStore:
         try:
             with self._undamaged():
                 check_safe(self._file, self.path)
-                self._check_format()
-                self.embeddings = self._map_embeddings()
+                check_schema(self._file, self.path)
+                self.embeddings = self._map("embeddings")
+                self.text_embeddings = self._map("text/embeddings") if "text/embeddings" in self._file else None
         except BaseException:
             self._file.close()
             raise
@@ -86,35 +88,9 @@ class EmbeddingStore:
             said = " ".join(str(error).split())
             raise InputError(f"{self.path}: damaged, or not an HDF5 file of ours ({said[:200]}).") from error
 
-    def _check_format(self) -> None:
-        found = tuple(self.attributes.get(name) for name in ("format", "format_version", "complete"))
-        known = all(isinstance(value, kind) for value, kind in zip(found, (str, int, bool), strict=True))
-        if not known or found[0] != FORMAT or found[1] not in READABLE or found[2] is not True:
-            raise InputError(
-                f"{self.path}: not a complete embedding file of version {FORMAT_VERSION} "
-                f"(format {found[0]!r}, version {found[1]!r}, complete {found[2]!r})."
-            )
-        shapes = {name: getattr(self._file.get(name), "shape", None) for name in ("ids", "embeddings", "content_hash")}
-        rows = shapes["embeddings"]
-        if rows is None or len(rows) != 2 or self._file["embeddings"].dtype not in (np.float32, np.float16):
-            raise InputError(f"{self.path}: /embeddings is not an (N, D) dataset of float32 or float16.")
-        if shapes["ids"] != rows[:1] or shapes["content_hash"] not in (None, (rows[0], HASH_BYTES)):
-            raise InputError(f"{self.path}: the datasets do not belong to one another, their shapes are {shapes}.")
-        self._check_type("ids", "S", "O")
-        self._check_type("content_hash", "u")
-        self._check_type("clusters/labels", "i")
-        labels = self._file.get("clusters/labels")
-        if labels is not None and labels.shape != rows[:1]:
-            raise InputError(f"{self.path}: /clusters/labels has the shape {labels.shape}, not one label an image.")
-
-    def _check_type(self, name: str, *kinds: str) -> None:
-        """See that a dataset that is there holds what it should; `check_safe` left strings and numbers alone."""
-        thing = self._file.get(name)
-        if thing is not None and getattr(thing, "dtype", np.dtype("V1")).kind not in kinds:
-            raise InputError(f"{self.path}: /{name} holds another kind of values than an embedding file has there.")
-
-    def _map_embeddings(self) -> NDArray[np.floating] | h5py.Dataset:
-        dataset = self._file["embeddings"]
+    def _map(self, name: str) -> NDArray[np.floating] | h5py.Dataset:
+        """The rows of an (N, D) dataset, mapped where they are contiguous."""
+        dataset = self._file[name]
         offset = dataset.id.get_offset()  # None where the rows are not contiguous
         if offset is None or dataset.chunks is not None:
             return np.empty(dataset.shape, dataset.dtype) if dataset.size == 0 else dataset
@@ -139,6 +115,10 @@ class EmbeddingStore:
 
     embeddings: NDArray[np.floating] | h5py.Dataset
     """(N, D), unit length, mapped from the disk: slice or index it as a NumPy array."""
+
+    text_embeddings: NDArray[np.floating] | h5py.Dataset | None
+    """(N, D), the embeddings of the images' captions, mapped from the disk; a row of zeros where an image has none.
+    None in files without captions."""
 
     @property
     def ids(self) -> list[str]:
@@ -171,6 +151,17 @@ class EmbeddingStore:
     def content_hashes(self) -> NDArray[np.uint8] | None:
         """(N, 16) uint8, BLAKE2b of each image file; None in files without them."""
         return self._values("content_hash")  # type: ignore[no-any-return]
+
+    @property
+    def text_hashes(self) -> NDArray[np.uint8] | None:
+        """(N, 16) uint8, BLAKE2b of each image's captions; zeros where it has none. None in files without captions."""
+        return self._values("text/content_hash")  # type: ignore[no-any-return]
+
+    @property
+    def has_text(self) -> NDArray[np.bool_] | None:
+        """(N,) bool, whether each image has a caption, so that its row of `text_embeddings` is one."""
+        hashes = self.text_hashes
+        return None if hashes is None else np.asarray(hashes.any(axis=1))
 
     @property
     def labels(self) -> NDArray[np.int64] | None:
@@ -233,6 +224,7 @@ class EmbeddingStore:
         dtype: str = "float32",
         attributes: Mapping[str, Any] | None = None,
         hashed: bool = False,
+        texts: bool = False,
     ) -> AbstractContextManager[StoreWriter]:
         """Write a new file; it appears under ``path`` only when the ``with`` block ends without an error.
 
@@ -242,5 +234,6 @@ class EmbeddingStore:
             dtype: float32 or float16.
             attributes: root attributes beside those of the format.
             hashed: every row comes with a content hash.
+            texts: every row comes with its caption, as `wscl_embed.store.TextRows`.
         """
-        return create(Path(path), dim, dtype, attributes or {}, hashed=hashed)
+        return create(Path(path), dim, dtype, attributes or {}, hashed=hashed, texts=texts)

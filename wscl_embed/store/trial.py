@@ -30,7 +30,7 @@ PROCESSOR_SECONDS = 5  # for opening a file, and for each block of its rows: the
 SECONDS = 300  # in all, where processor time cannot be limited (Windows), or nothing comes from a disk
 BYTES = 1 << 30  # more than any block takes
 BLOCK_ROWS = 65_536
-READ = ("ids", "embeddings", "content_hash", *(f"clusters/{name}" for name in
+READ = ("ids", "embeddings", "content_hash", "text/embeddings", "text/content_hash", *(f"clusters/{name}" for name in
         ("labels", "indptr", "indices", "weights", "names")))  # fmt: skip
 REFUSED = InputError.exit_code
 WINDOWS_CRASHES = (0xC0000005, 0xC00000FD, 0xC0000374)  # access violation, stack overflow, damaged heap
