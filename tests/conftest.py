@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     import datasets
     from playwright.sync_api import Browser
 
+    from tests.browsing import WatchedPages
     from wscl_embed.encoder import Encoder
 
 IMAGE_SIZE = 48
@@ -133,3 +134,13 @@ def browser() -> Iterator[Browser]:
         chromium = driver.chromium.launch(executable_path=executable, args=arguments)
         yield chromium
         chromium.close()
+
+
+@pytest.fixture
+def pages(browser: Browser) -> Iterator[WatchedPages]:
+    """Pages of that browser in which, as is seen at the end, nothing went wrong."""
+    from tests.browsing import WatchedPages
+
+    watched = WatchedPages(browser)
+    yield watched
+    watched.close()

