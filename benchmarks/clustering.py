@@ -4,32 +4,26 @@
     python -m benchmarks.clustering --full                     # the sizes the large ways are for
     python -m benchmarks.clustering --features rows.npy        # k-means of your own (n, F) rows
 
-Rows are drawn from normal clusters, a tenth of them (for HDBSCAN three tenths) from anywhere. Each run has a process of
-its own, so that its peak memory is its own: what the process grew by beyond the rows. The runs of a table take turns,
-and the median of the rounds counts. Beside the time of the clock stands that of the processors, which other work on the
-machine disturbs less. Quality: the inertia (sum of squared distances to the mean of the own cluster) as a ratio to
-MiniBatchKMeans', and the adjusted Rand index with the clusters the rows were drawn from.
+Rows are drawn from normal clusters, a tenth of them (for HDBSCAN three tenths) from anywhere. The ways take turns
+(`benchmarks.turns`), and the median of the rounds counts; memory is what a process grew by beyond the rows. Beside the
+time of the clock stands that of the processors, which other work on the machine disturbs less. Quality: the inertia
+(sum of squared distances to the mean of the own cluster) as a ratio to MiniBatchKMeans', and the adjusted Rand index
+with the clusters the rows were drawn from.
 """
 
 from __future__ import annotations
 
 import argparse
-import ctypes
-import multiprocessing
-import os
-import platform
-import resource
-import statistics
 import sys
-import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
+from importlib.util import find_spec
 
 import numpy as np
 from numpy.typing import NDArray
+
+from benchmarks.turns import Outcome, machine, middle, ratio, turns
 
 Rows = NDArray[np.float32]
 Labels = NDArray[np.int64]
@@ -59,16 +53,6 @@ class Problem:
         rows[~anywhere] += centres[truth[~anywhere]]
         truth[anywhere] = -1
         return rows, truth
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What a run took, and what came of it."""
-
-    seconds: float
-    cpu_seconds: float
-    megabytes: float
-    labels: Labels
 
 
 def ours(rows: Rows, k: int, *, with_faiss: bool) -> Labels:
@@ -110,6 +94,20 @@ def scikit_hdbscan(rows: Rows, k: int) -> Labels:
     return np.asarray(HDBSCAN(min_cluster_size=5, copy=False).fit_predict(rows))
 
 
+def fast_hdbscan_of_all(rows: Rows, k: int) -> Labels:
+    """fast_hdbscan, whose compiling is not counted; NUMBA_NUM_THREADS says how many threads it takes."""
+    from fast_hdbscan import HDBSCAN
+
+    return np.asarray(HDBSCAN(min_cluster_size=5).fit_predict(rows), dtype=np.int64)
+
+
+def our_hdbscan(rows: Rows, k: int) -> Labels:
+    """The package's HDBSCAN."""
+    from wscl_embed.clusterers.density import cluster_hdbscan
+
+    return cluster_hdbscan(rows, 5, seed=0).labels
+
+
 def hdbscan_of_a_sample(rows: Rows, k: int, *, sample: int) -> Labels:
     """The package's HDBSCAN, trained on ``sample`` rows."""
     import wscl_embed.clusterers.density as density
@@ -118,57 +116,22 @@ def hdbscan_of_a_sample(rows: Rows, k: int, *, sample: int) -> Labels:
     return density.cluster_hdbscan(rows, 5, seed=0).labels
 
 
-Way = Callable[[Rows, int], Labels]
+Cluster = Callable[[Rows, int], Labels]
 
 
-def run(way: Way, problem: Problem) -> Outcome:
-    """One run, in this process."""
-    way(np.random.default_rng(0).normal(size=(200, problem.dims)).astype(np.float32), 2)  # imports
+def prepare(way: Cluster, problem: Problem) -> Callable[[], Labels]:
+    """The rows, and ``way`` ready to cluster them."""
+    way(np.random.default_rng(0).normal(size=(200, problem.dims)).astype(np.float32), 2)  # imports, compiles
     rows, _ = problem.make()
-    forget_peak()
-    before, start, cpu = peak(), time.perf_counter(), time.process_time()
-    labels = way(rows, problem.k)
-    taken = time.perf_counter() - start, time.process_time() - cpu
-    return Outcome(*taken, (peak() - before) / 1e6, labels)
+    return partial(way, rows, problem.k)
 
 
-def forget_peak() -> None:
-    """Have Linux count the peak memory of this process from now on, and from what is really in use."""
-    libc = ctypes.CDLL(None)
-    if hasattr(libc, "malloc_trim"):
-        libc.malloc_trim(0)
-    if Path("/proc/self/clear_refs").exists():
-        Path("/proc/self/clear_refs").write_text("5")
-
-
-def peak() -> float:
-    """The peak resident memory of this process in bytes."""
-    status = Path("/proc/self/status")
-    if status.exists():
-        (line,) = [line for line in status.read_text().splitlines() if line.startswith("VmHWM")]
-        return 1024 * float(line.split()[1])
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-
-
-def turns(ways: dict[str, Way], problem: Problem, rounds: int) -> dict[str, Outcome]:
-    """The median time, processor time and memory of each way, and its labels, which every round must repeat."""
-    outcomes: dict[str, list[Outcome]] = {name: [] for name in ways}
-    for _ in range(rounds):
-        for name, way in ways.items():
-            with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
-                outcomes[name].append(pool.submit(run, way, problem).result())
+def measured(ways: dict[str, Cluster], problem: Problem, rounds: int) -> dict[str, list[Outcome]]:
+    """The outcomes of each way, whose labels every round must repeat."""
+    outcomes = turns({name: partial(prepare, way, problem) for name, way in ways.items()}, rounds)
     for name, made in outcomes.items():
-        assert all((one.labels == made[0].labels).all() for one in made), f"{name} is not repeatable"
-    middle = statistics.median
-    return {
-        name: Outcome(
-            middle(one.seconds for one in made),
-            middle(one.cpu_seconds for one in made),
-            middle(one.megabytes for one in made),
-            made[0].labels,
-        )
-        for name, made in outcomes.items()
-    }
+        assert all((one.result == made[0].result).all() for one in made), f"{name} is not repeatable"
+    return outcomes
 
 
 def inertia(rows: Rows, labels: Labels) -> float:
@@ -181,62 +144,72 @@ def inertia(rows: Rows, labels: Labels) -> float:
     return float(sum(((rows[a : a + 10_000] - means[labels[a : a + 10_000]]) ** 2).sum() for a in steps))
 
 
+def print_table(outcomes: dict[str, list[Outcome]], first: str, header: str, cells: Callable[[Labels], str]) -> None:
+    """A line a way: time, its ratio to the ``first`` way's, memory, and what ``cells`` says of the labels."""
+    print(f"| way | time | its time / ours, range | processor time | peak memory | {header} |")
+    print("| --- " * (5 + len(header.split("|"))) + "|")
+    for name, made in outcomes.items():
+        one = middle(made)
+        costs = (
+            f"{one.seconds:.2f} s | {ratio(outcomes[first], made)} | {one.cpu_seconds:.2f} s | {one.megabytes:.0f} MB"
+        )
+        print(f"| {name} | {costs} | {cells(one.result)} |", flush=True)
+
+
 def kmeans_table(problem: Problem, rounds: int, with_lloyd: bool) -> None:
     """Print the table of k-means."""
     from sklearn.metrics import adjusted_rand_score
 
-    ways: dict[str, Way] = {
+    ways: dict[str, Cluster] = {
         "ours, faiss": partial(ours, with_faiss=True),
         "ours, mini-batches": partial(ours, with_faiss=False),
         "faiss as it comes": faiss_as_it_comes,
         **({"scikit-learn KMeans": lloyd} if with_lloyd else {}),
     }
     rows, truth = problem.make()
-    outcomes = turns(ways, problem, rounds)
-    base = inertia(rows, outcomes["ours, mini-batches"].labels)
+    outcomes = measured(ways, problem, rounds)
+    base = inertia(rows, outcomes["ours, mini-batches"][0].result)
+    known = truth >= 0
+
+    def quality(labels: Labels) -> str:
+        ari = f"{adjusted_rand_score(truth[known], labels[known]):.3f}" if known.any() else ""
+        return f"{inertia(rows, labels) / base:.3f} | {ari}"
+
     print(f"\nk-means, {len(rows):,} x {rows.shape[1]}, k = {problem.k:,}\n")
-    print("| way | time | processor time | peak memory | inertia / mini-batches' | ARI |")
-    print("| --- | --- | --- | --- | --- | --- |")
-    for name, one in outcomes.items():
-        known = truth >= 0
-        ari = f"{adjusted_rand_score(truth[known], one.labels[known]):.3f}" if known.any() else ""
-        ratio = inertia(rows, one.labels) / base
-        print(
-            f"| {name} | {one.seconds:.1f} s | {one.cpu_seconds:.1f} s | {one.megabytes:.0f} MB | {ratio:.3f} | {ari} |"
-        )
+    print_table(outcomes, "ours, faiss", "inertia / mini-batches' | ARI", quality)
 
 
 def hdbscan_table(problem: Problem, rounds: int, samples: Sequence[int], with_exact: bool) -> None:
     """Print the table of HDBSCAN."""
     from sklearn.metrics import adjusted_rand_score
 
-    ways: dict[str, Way] = {"hdbscan, all rows": hdbscan_of_all, "scikit-learn, all rows": scikit_hdbscan}
-    ways = ways if with_exact else {}
+    ways: dict[str, Cluster] = {}
+    if with_exact:
+        ways = {"ours": our_hdbscan, "hdbscan": hdbscan_of_all, "scikit-learn": scikit_hdbscan}
+    if with_exact and find_spec("fast_hdbscan") is not None:
+        ways["fast_hdbscan"] = fast_hdbscan_of_all
     for sample in samples:
         ways[f"ours, sample of {sample:,}"] = partial(hdbscan_of_a_sample, sample=sample)
     _, truth = problem.make()
     known = truth >= 0
-    outcomes = turns(ways, problem, rounds)
+    outcomes = measured(ways, problem, rounds)
+
+    def quality(labels: Labels) -> str:
+        ari = adjusted_rand_score(truth[known], labels[known])
+        return f"{labels.max() + 1} | {(labels < 0).mean():.1%} | {ari:.3f}"
+
     print(f"\nHDBSCAN, {problem.n:,} x {problem.dims}, {problem.k} clusters and {problem.noise:.0%} noise\n")
-    print("| way | time | processor time | peak memory | clusters | noise | ARI of the rows in a cluster |")
-    print("| --- | --- | --- | --- | --- | --- | --- |")
-    for name, one in outcomes.items():
-        ari = adjusted_rand_score(truth[known], one.labels[known])
-        print(
-            f"| {name} | {one.seconds:.1f} s | {one.cpu_seconds:.1f} s | {one.megabytes:.0f} MB | "
-            f"{one.labels.max() + 1} | {(one.labels < 0).mean():.1%} | {ari:.3f} |"
-        )
+    print_table(outcomes, next(iter(ways)), "clusters | noise | ARI of the rows in a cluster", quality)
 
 
 def main() -> None:
     """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--full", action="store_true")
-    parser.add_argument("--rounds", type=int, default=1)
+    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--features", default="", help="a .npy file of (n, F) rows: k-means of them alone")
     parser.add_argument("--clusters", type=int, help="k; default 5 sqrt(n)")
     options = parser.parse_args()
-    print(f"{os.cpu_count()} cores, {platform.machine()}, OMP_NUM_THREADS={os.environ.get('OMP_NUM_THREADS', 'unset')}")
     n = 200_000 if options.full else 20_000
     if options.features:
         n, dims = np.load(options.features, mmap_mode="r").shape
@@ -245,11 +218,12 @@ def main() -> None:
         problem = Problem(n, 64, round(5 * n**0.5))
     if options.clusters:
         problem = replace(problem, k=options.clusters)
+    print(f"median of {options.rounds}; {machine()}")
     kmeans_table(problem, options.rounds, with_lloyd=n <= 50_000)
     if not options.features and options.full:
         hdbscan_table(Problem(50_000, 24, 300, 0.3), options.rounds, (5_000, 10_000, 20_000), with_exact=False)
     elif not options.features:
-        hdbscan_table(Problem(10_000, 24, 100, 0.3), options.rounds, (2_500, 5_000), with_exact=True)
+        hdbscan_table(Problem(10_000, 24, 100, 0.3), options.rounds, (5_000,), with_exact=True)
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from wscl_embed.pipeline import index
 from wscl_embed.searching import building
 from wscl_embed.searching.index_file import VectorIndex, fingerprint, record_path
 from wscl_embed.store import exact
-from wscl_embed.store.exact import by_numpy, nearest
+from wscl_embed.store.exact import MANY_QUERIES, by_numpy, nearest
 
 faiss = pytest.importorskip("faiss", reason="indexes need the extra wscl-embed[faiss]")
 
@@ -50,10 +50,10 @@ def copied(embeddings: Path, tmp_path: Path) -> Path:
     return shutil.copy(embeddings, tmp_path / "embeddings.h5")
 
 
-@given(st.integers(1, 40), st.integers(1, 12), st.integers(1, 9), st.integers(0, 2**32 - 1))
-def test_exact_search_is_exact_by_faiss_and_by_numpy(n: int, k: int, chunk_rows: int, seed: int) -> None:
+@given(st.integers(1, 2 * MANY_QUERIES), st.integers(1, 40), st.integers(1, 12), st.integers(1, 9), st.integers(0))
+def test_exact_search_is_exact_by_faiss_and_by_numpy(q: int, n: int, k: int, chunk_rows: int, seed: int) -> None:
     rng = np.random.default_rng(seed)
-    rows, queries = rng.standard_normal((n, 4)).astype(np.float32), rng.standard_normal((3, 4)).astype(np.float32)
+    rows, queries = rng.standard_normal((n, 4)).astype(np.float32), rng.standard_normal((q, 4)).astype(np.float32)
     passing = rng.random(n) < 0.6
     similarity = np.where(passing, queries.astype(np.float64) @ rows.T, -np.inf)
     wanted = np.argsort(-similarity, axis=1)[:, : min(k, int(passing.sum()))]
@@ -64,13 +64,23 @@ def test_exact_search_is_exact_by_faiss_and_by_numpy(n: int, k: int, chunk_rows:
 
 
 def test_exact_search_without_faiss(embeddings: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    queries = clustered(5, seed=1)
+    queries = clustered(MANY_QUERIES - 1, seed=1)
     with EmbeddingStore(embeddings) as store:
         scores, found = nearest(queries, store.embeddings, 20, chunk_rows=400)
         monkeypatch.setattr(exact, "import_faiss", lambda: None)
         plain_scores, plain = nearest(queries, store.embeddings, 20, chunk_rows=400)
     np.testing.assert_array_equal(found, plain)
     np.testing.assert_allclose(scores, plain_scores, atol=1e-6)
+
+
+def test_exact_search_of_many_queries_is_done_in_parts(embeddings: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    queries = clustered(10, seed=1)
+    with EmbeddingStore(embeddings) as store:
+        scores, found = nearest(queries, store.embeddings, 20)
+        monkeypatch.setattr(exact, "QUERIES_AT_ONCE", 4)
+        in_parts, found_in_parts = nearest(queries, store.embeddings, 20)
+    np.testing.assert_array_equal(found, found_in_parts)
+    np.testing.assert_allclose(scores, in_parts, atol=1e-6)
 
 
 @pytest.mark.parametrize("kind", ["hnsw", "ivf"])

@@ -13,6 +13,10 @@ if TYPE_CHECKING:
     import h5py
 
 CHUNK_ROWS = 65_536
+# From here on one product of matrices is faster than faiss, which goes row by row up to hundreds of queries: 4 of them
+# on one thread take 8 against 9 ms each, 100 take 1 against 10 (65,536 x 512).
+MANY_QUERIES = 4
+QUERIES_AT_ONCE = 128  # their similarities to a chunk of rows, and the order of those, are 100 MB
 
 Best = tuple[NDArray[np.float32], NDArray[np.int64]]
 
@@ -25,7 +29,7 @@ def nearest(
     passing: NDArray[np.bool_] | None = None,
     chunk_rows: int = CHUNK_ROWS,
 ) -> Best:
-    """The k rows most similar to each query, exactly: by faiss where it is installed, else by NumPy.
+    """The k rows most similar to each query, exactly: of few queries by faiss where it is installed, else by NumPy.
 
     Args:
         queries: (q, D).
@@ -62,7 +66,7 @@ def _merge(best: Best, more: Best, k: int) -> Best:
 
 
 def _nearest_in(queries: NDArray[np.float32], block: NDArray[np.float32], k: int) -> Best:
-    faiss = import_faiss()
+    faiss = import_faiss() if len(queries) < MANY_QUERIES else None
     if faiss is None:
         return by_numpy(queries, block, k)
     scores, numbers = faiss.knn(queries, block, k, metric=faiss.METRIC_INNER_PRODUCT)
@@ -71,8 +75,13 @@ def _nearest_in(queries: NDArray[np.float32], block: NDArray[np.float32], k: int
 
 def by_numpy(queries: NDArray[np.float32], block: NDArray[np.float32], k: int) -> Best:
     """`nearest` in (b, D) rows in memory, without faiss."""
-    similarity = queries @ block.T
-    numbers = np.sort(np.argpartition(-similarity, k - 1, axis=1)[:, :k], axis=1)
-    scores = np.take_along_axis(similarity, numbers, axis=1)
-    order = np.argsort(-scores, axis=1, kind="stable")
-    return np.take_along_axis(scores, order, axis=1), np.take_along_axis(numbers, order, axis=1).astype(np.int64)
+    scores = np.empty((len(queries), k), np.float32)
+    numbers = np.empty((len(queries), k), np.int64)
+    for start in range(0, len(queries), QUERIES_AT_ONCE):
+        some = slice(start, start + QUERIES_AT_ONCE)
+        similarity = queries[some] @ block.T
+        found = np.sort(np.argpartition(similarity, len(block) - k, axis=1)[:, len(block) - k :], axis=1)
+        best = np.take_along_axis(similarity, found, axis=1)
+        order = np.argsort(-best, axis=1, kind="stable")
+        scores[some], numbers[some] = (np.take_along_axis(part, order, axis=1) for part in (best, found))
+    return scores, numbers
