@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from wscl_embed import EmbeddingStore, embed, evaluate
-from wscl_embed.captions import caption_hash
+from wscl_embed.captions import caption_hash, encode_captions, text_encoder
 from wscl_embed.encoder import Encoder
 from wscl_embed.encoder_sources import load_encoder
 from wscl_embed.errors import InputError
@@ -180,3 +180,17 @@ def test_an_index_is_measured_with_the_texts_of_the_file(tmp_path: Path) -> None
     report = index(tmp_path / "e.h5", kind="hnsw")
     assert report.queries == {"image": 60, "text": 300}
     assert report.recall["text"] >= 0.95
+
+
+def test_what_is_embedded_already_is_not_embedded_again(encoder: Encoder, monkeypatch: pytest.MonkeyPatch) -> None:
+    of_images = [["a cat"], [], ["a dog", "a puppy"], ["a house"]]
+    texts = encode_captions(encoder, of_images)
+    fresh = unit(encoder.encode_texts(["a house", "a cat"]))
+    asked: list[list[str]] = []
+    encode = Encoder.encode_texts
+    monkeypatch.setattr(Encoder, "encode_texts", lambda self, some: asked.append(some) or encode(self, some))
+    np.testing.assert_allclose(text_encoder(encoder, texts)(["a house", "a cat"]), fresh, atol=1e-5)
+    assert asked == []
+    text_encoder(encoder, texts)(["a dog"])  # the row of its image is that of a puppy, too
+    text_encoder(encoder, None)(["a cat"])
+    assert asked == [["a dog"], ["a cat"]]

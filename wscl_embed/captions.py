@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,7 +19,9 @@ if TYPE_CHECKING:
     import datasets
 
     from wscl_embed.encoder import Encoder
-    from wscl_embed.store import EmbeddingStore
+
+EncodeTexts = Callable[[list[str]], NDArray[np.floating]]
+"""m texts to their (m, D) embeddings, of any length."""
 
 BLOCK_ROWS = 1024
 NO_CAPTION = bytes(HASH_BYTES)
@@ -121,14 +123,23 @@ def encode_all_captions(encoder: Encoder, dataset: datasets.Dataset, column: str
     return parts[0] if len(parts) == 1 else joined(parts)
 
 
-def stored_captions(store: EmbeddingStore, captions: Sequence[str]) -> NDArray[np.floating] | None:
-    """(m, D) embeddings of captions from an embedding file that has each as an image's only one; None where not."""
-    hashes, embeddings = store.text_hashes, store.text_embeddings
-    if hashes is None or embeddings is None:
+def known_captions(texts: TextRows | None, captions: Sequence[str]) -> NDArray[np.floating] | None:
+    """(m, D) embeddings of captions, from images that have them as their only one; None where one is not among them."""
+    if texts is None:
         return None
-    place = {digest.tobytes(): row for row, digest in enumerate(hashes)}
+    place = {digest.tobytes(): row for row, digest in enumerate(texts.hashes)}
     rows = [place.get(caption_hash([text]), -1) for text in captions]
-    return None if -1 in rows else embeddings[:][rows]
+    return None if -1 in rows else texts.embeddings[:][rows]
+
+
+def text_encoder(encoder: Encoder, texts: TextRows | None) -> EncodeTexts:
+    """`Encoder.encode_texts`, but for captions that ``texts`` has already."""
+
+    def encode(captions: list[str]) -> NDArray[np.floating]:
+        known = known_captions(texts, captions)
+        return encoder.encode_texts(captions) if known is None else known
+
+    return encode
 
 
 def joined(blocks: Sequence[TextRows]) -> TextRows:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from wscl_embed.captions import stored_captions
+from wscl_embed.captions import known_captions
 from wscl_embed.errors import InputError
 
 if TYPE_CHECKING:
@@ -87,9 +87,11 @@ def evaluate(
 def _encode(path: Path, captions: list[str]) -> NDArray[np.floating]:
     """(m, D) embeddings of captions: those in the embedding file, or by the text tower of the run."""
     from wscl_embed.encoder_sources import load_encoder
+    from wscl_embed.store import TextRows
 
     with _open(path) as store:
-        found = stored_captions(store, captions)
+        text, hashes = store.text_embeddings, store.text_hashes
+        found = None if text is None or hashes is None else known_captions(TextRows(text, hashes), captions)
     if found is not None:
         return found
     if not path.is_dir():

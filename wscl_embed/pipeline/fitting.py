@@ -115,6 +115,7 @@ def _run_fit(
 ) -> FitResult:
     """On several processes all do everything; what writes is done by the first alone."""
     from wscl_embed import stages
+    from wscl_embed.captions import encode_all_captions, text_encoder
     from wscl_embed.distributed import on_first
 
     run = Run(Path(config.output))
@@ -138,13 +139,17 @@ def _run_fit(
     with _timed(seconds, "training"):
         tuned = stages.tune(encoder, material, made, config, run)
     material = material.with_clusters(tuned.clusters, config)
+    texts = None
+    if config.caption_column is not None:
+        with _timed(seconds, "captions"):
+            texts = encode_all_captions(encoder, material.dataset, config.caption_column)
+    encode_texts = text_encoder(encoder, texts)
     with _timed(seconds, "mixing"):
-        outputs, guard = stages.guard(tuned.mixture, encoder, material, config)
+        outputs, guard = stages.guard(tuned.mixture, encode_texts, material, config)
     with _timed(seconds, "writing"):
-        texts = stages.caption_rows(encoder, material, config)
         on_first(lambda: stages.write_results(encoder, material, outputs, texts, config, run))
     with _timed(seconds, "scoring"):
-        scores = on_first(lambda: stages.score(encoder, material, outputs, held_out, config))
+        scores = on_first(lambda: stages.score(encode_texts, material, outputs, held_out, config))
     metrics = {
         **scores,
         "guard": guard,

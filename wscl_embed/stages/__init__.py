@@ -13,7 +13,7 @@ from wscl_embed.stages.inputs import (
 )
 from wscl_embed.stages.material import Material, cache_dir, cluster_signals, frozen_features, prepare, with_features
 from wscl_embed.stages.reporting import write_report
-from wscl_embed.stages.results import begin, caption_rows, store_attributes, write_card, write_results
+from wscl_embed.stages.results import begin, store_attributes, write_card, write_results
 from wscl_embed.stages.rounds import check_reclustering
 from wscl_embed.stages.scoring import compare_embeddings, evaluation_set, held_out_rows, score
 from wscl_embed.stages.tuning import Tuned, tune
@@ -26,7 +26,6 @@ __all__ = [
     "assign_signals",
     "begin",
     "cache_dir",
-    "caption_rows",
     "check_column",
     "check_images",
     "check_reclustering",

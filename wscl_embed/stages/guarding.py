@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from wscl_embed.captions import EncodeTexts
 from wscl_embed.config import FitConfig
 from wscl_embed.dataset import split_rows
 from wscl_embed.distributed import on_first
@@ -92,7 +93,7 @@ def weights_of(encoder: Encoder) -> dict[str, Tensor]:
 
 
 def guard(
-    mixture: Mixture, encoder: Encoder, material: Material, config: FitConfig
+    mixture: Mixture, encode_texts: EncodeTexts, material: Material, config: FitConfig
 ) -> tuple[NDArray[np.floating], dict[str, Any]]:
     """Settle on a mixture: the one asked for, the one validation images choose, or the one for want of them.
 
@@ -107,7 +108,7 @@ def guard(
         alpha = blind_alpha(config) if config.alpha is None else config.alpha
         report: dict[str, Any] = {"alpha": alpha, "chosen_on": None}
     else:
-        report = sweep(mixture, encoder, material, split, config)
+        report = sweep(mixture, encode_texts, material, split, config)
         if report["alpha"] == 0:
             console().print(f"{describe(report)} (--wise-ft)", style="bold yellow", markup=False, soft_wrap=True)
     return mixture.settle(report["alpha"]), report
@@ -120,7 +121,9 @@ def blind_alpha(config: FitConfig) -> float:
     return 1.0 if config.pretrained == "none" else BLIND_ALPHA
 
 
-def sweep(mixture: Mixture, encoder: Encoder, material: Material, split: str, config: FitConfig) -> dict[str, Any]:
+def sweep(
+    mixture: Mixture, encode_texts: EncodeTexts, material: Material, split: str, config: FitConfig
+) -> dict[str, Any]:
     """Try every alpha on the images of ``split``, or on `MOST` of them."""
     from wscl_embed.guard import ALPHAS, candidate, choose
 
@@ -130,9 +133,7 @@ def sweep(mixture: Mixture, encoder: Encoder, material: Material, split: str, co
     images = material.dataset.select(rows)
     labels, captions = config.label_column, config.caption_column
     scored = on_first(
-        lambda: evaluation_set(
-            encoder.encode_texts, images, np.arange(len(rows)), label_column=labels, caption_column=captions
-        )
+        lambda: evaluation_set(encode_texts, images, np.arange(len(rows)), label_column=labels, caption_column=captions)
     )
     scores = {}
     for alpha in ALPHAS:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from wscl_embed.captions import captions_fingerprint, encode_all_captions
+from wscl_embed.captions import captions_fingerprint
 from wscl_embed.config import FitConfig
 from wscl_embed.dataset import dataset_fingerprint
 from wscl_embed.run import Run
@@ -67,13 +67,6 @@ def write_card(encoder: Encoder, material: Material, metrics: Mapping[str, Any],
         adapters=config.adapter,
         dataset_fingerprint=dataset_fingerprint(material.dataset),
     )
-
-
-def caption_rows(encoder: Encoder, material: Material, config: FitConfig) -> TextRows | None:
-    """The captions of the material's images as the text tower embeds them; None without a column of captions."""
-    if config.caption_column is None:
-        return None
-    return encode_all_captions(encoder, material.dataset, config.caption_column)
 
 
 def store_attributes(

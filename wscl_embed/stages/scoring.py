@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from wscl_embed.captions import distinct_captions
+from wscl_embed.captions import EncodeTexts, distinct_captions
 from wscl_embed.config import FitConfig
 from wscl_embed.dataset import split_rows
 from wscl_embed.stages.material import Material
@@ -16,7 +15,6 @@ from wscl_embed.stages.material import Material
 if TYPE_CHECKING:
     import datasets
 
-    from wscl_embed.encoder import Encoder
     from wscl_embed.evaluation.scores import EvaluationSet
 
 
@@ -28,7 +26,7 @@ def held_out_rows(dataset: datasets.Dataset, config: FitConfig) -> NDArray[np.in
 
 
 def evaluation_set(
-    encode_texts: Callable[[list[str]], NDArray[np.floating]],
+    encode_texts: EncodeTexts,
     dataset: datasets.Dataset,
     rows: NDArray[np.int64],
     *,
@@ -55,7 +53,7 @@ def evaluation_set(
 
 
 def score(
-    encoder: Encoder,
+    encode_texts: EncodeTexts,
     material: Material,
     tuned: NDArray[np.floating],
     held_out: NDArray[np.int64],
@@ -64,12 +62,13 @@ def score(
     """The before/after part of ``metrics.json``; nothing without a column to score by.
 
     Args:
+        encode_texts: as in `evaluation_set`.
         tuned: (n, D) outputs of the encoder that is written.
     """
     if not config.scored:
         return {}
     scored = evaluation_set(
-        encoder.encode_texts,
+        encode_texts,
         material.dataset,
         held_out,
         label_column=config.label_column,
