@@ -21,14 +21,17 @@ ASIDE, GONE = ".aside", ".gone"  # what a folder is called while another takes i
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """A temporary path beside ``path``; on success it is synced and renamed to ``path``, on failure removed.
+    """A temporary path on the disk of ``path``; on success it is synced and renamed to ``path``, on failure removed.
 
+    It lies in a hidden folder of its own, for libraries that make temporary files beside what they write (safetensors).
     What a process that was killed left of the same file is removed first.
 
     Raises:
         StorageError: the disk is full, or refuses for another reason; ``path`` is as it was.
     """
-    with storage_errors(path), _temporary(path) as temporary:
+    with storage_errors(path), _temporary(path) as folder:
+        folder.mkdir()
+        temporary = folder / path.name
         yield temporary
         sync(temporary)
         temporary.replace(path)
@@ -159,10 +162,7 @@ def _temporary(path: Path) -> Iterator[Path]:
     try:
         yield temporary
     finally:
-        if temporary.is_dir():
-            shutil.rmtree(temporary, ignore_errors=True)
-        else:
-            temporary.unlink(missing_ok=True)
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _take_place(new: Path, path: Path) -> None:
