@@ -16,6 +16,42 @@ from wscl_embed.doctor.finding import Finding, in_new_python
 TORCHVISION = """
 raise RuntimeError("operator torchvision::nms does not exist")
 """
+# As much of torch as the examination of GPUs calls: a number of them, each with 80 GiB, on which 20 products of 8192 x
+# 8192 take 100 ms, with bfloat16 on the first alone.
+TORCH_WITH_GPUS = """
+import types
+bfloat16, float16, COUNT = "torch.bfloat16", "torch.float16", {count}
+
+class Matrix:
+    def __matmul__(self, other):
+        return self
+
+class Event:
+    def __init__(self, enable_timing):
+        assert enable_timing
+    def record(self):
+        pass
+    def elapsed_time(self, end):
+        return 100.0
+
+def device(kind, number):
+    assert kind == "cuda" and number < COUNT
+    return number
+
+def randn(rows, columns, device, dtype):
+    assert rows == columns == 8192
+    return Matrix()
+
+def device_count():
+    {before}
+    return COUNT
+
+cuda = types.SimpleNamespace(
+    device_count=device_count, is_bf16_supported=lambda: {bf16}, Event=Event, synchronize=lambda device: None,
+    get_device_properties=lambda device: types.SimpleNamespace(name=f"Toy GPU {{device}}"),
+    mem_get_info=lambda device: (60 << 30, 80 << 30),
+)
+"""
 METADATA = "Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n{more}"
 
 
@@ -103,6 +139,45 @@ def test_more_threads_than_processors(monkeypatch: pytest.MonkeyPatch) -> None:
     assert list(machine.processors())[1] == Finding(
         "threads", "note", "torch 64, openblas 1: more than 1 processors", "export OMP_NUM_THREADS=1"
     )
+
+
+def gpus_of(folder: Path, monkeypatch: pytest.MonkeyPatch, count: int, **code: object) -> list[Finding]:
+    """What is said of the GPUs that such a torch finds."""
+    code = {"before": "pass", "bf16": True, **code}
+    monkeypatch.setenv("PYTHONPATH", str(fake(folder, "torch", "9.9", TORCH_WITH_GPUS.format(count=count, **code))))
+    return list(machine.gpus())
+
+
+@pytest.mark.parametrize(("bf16", "kind"), [(True, "bfloat16"), (False, "float16")])
+def test_each_gpu_with_the_rate_that_was_measured(
+    bf16: bool, kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rate = f"220 TFLOPS in {kind}, 60 of 80 GiB free"  # 20 x 2 x 8192^3 operations in 0.1 s
+    assert gpus_of(tmp_path, monkeypatch, 2, bf16=bf16) == [
+        Finding("GPU", "fine", f"Toy GPU 0: {rate}"),
+        Finding("GPU", "fine", f"Toy GPU 1: {rate}"),
+    ]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the driver is looked for on Linux alone")
+def test_a_driver_without_a_torch_for_it_and_a_torch_without_a_driver(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(machine, "CUDA_LIBRARY", "import ctypes; ctypes.CDLL(None)")
+    (found,) = gpus_of(tmp_path / "a", monkeypatch, 0)
+    assert found.state == "note"
+    assert found.said == "there is an NVIDIA driver, and torch finds no device"
+    monkeypatch.setattr(machine, "CUDA_LIBRARY", "import ctypes; ctypes.CDLL('libno-such-driver.so.1')")
+    (found,) = gpus_of(tmp_path / "b", monkeypatch, 0)
+    assert found == Finding("GPU", "fine", "none; everything runs on the processors")
+
+
+def test_a_driver_torch_cannot_work_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    said = "The NVIDIA driver on your system is too old (found version 11040)."
+    (found,) = gpus_of(tmp_path, monkeypatch, 1, before=f"raise RuntimeError({said!r})")
+    assert found.state == "broken"
+    assert found.said == f"RuntimeError: {said}"
+    assert "pytorch.org" in found.mend
 
 
 def test_code_that_does_not_end(monkeypatch: pytest.MonkeyPatch) -> None:
