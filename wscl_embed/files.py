@@ -175,7 +175,7 @@ def _take_place(new: Path, path: Path) -> None:
         if aside.exists():
             aside.rename(path)
         raise
-    remove(aside)
+    shutil.rmtree(aside, ignore_errors=True)  # nothing looks for it; what is left of it the next write clears
 
 
 def _alive(process: int) -> bool:
