@@ -1,8 +1,9 @@
 """``parquet``: one Parquet file for DuckDB, LanceDB, pandas, Polars.
 
 Columns ``id`` (string), ``vector`` (list of D float32 or float16, of fixed size in Arrow) and, where the file has
-captions, ``text_vector`` (the same; null where an image has none), where it has clusters, ``cluster`` (int64, -1:
-none). In DuckDB ``vector::FLOAT[512]`` (with your D) is what its distances take.
+captions, ``text_vector`` (the same) and ``has_text`` (bool: without a caption the vector is zeros, since few versions
+of Arrow can write a null of fixed size), where it has clusters, ``cluster`` (int64, -1: none). In DuckDB
+``vector::FLOAT[512]`` (with your D) is what its distances take.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ def write(store: EmbeddingStore, output: Path, *, row_group: Annotated[int, Fiel
     ids, labels, text, has_text = store.ids, store.labels, store.text_embeddings, store.has_text
     if text is not None:
         fields.append(pa.field("text_vector", pa.list_(pa.from_numpy_dtype(text.dtype), dim)))
+        fields.append(pa.field("has_text", pa.bool_()))
     if labels is not None:
         fields.append(pa.field("cluster", pa.int64()))
     schema = pa.schema(fields)
@@ -40,16 +42,14 @@ def write(store: EmbeddingStore, output: Path, *, row_group: Annotated[int, Fiel
             rows = slice(start, start + row_group)
             arrays = [pa.array(ids[rows], pa.string()), vectors(store.embeddings[rows])]
             if text is not None and has_text is not None:
-                arrays.append(vectors(text[rows], ~has_text[rows]))
+                arrays += [vectors(text[rows]), pa.array(has_text[rows])]
             if labels is not None:
                 arrays.append(pa.array(labels[rows]))
             writer.write_table(pa.table(arrays, schema=schema), row_group_size=row_group)
 
 
-def vectors(rows: NDArray[np.floating], missing: NDArray[np.bool_] | None = None) -> pa.FixedSizeListArray:
-    """(b, D) rows as Arrow has lists of fixed size, null where they are ``missing``."""
+def vectors(rows: NDArray[np.floating]) -> pa.FixedSizeListArray:
+    """(b, D) rows as Arrow has lists of fixed size."""
     import pyarrow as pa
 
-    values = pa.array(np.ascontiguousarray(rows).reshape(-1))
-    mask = None if missing is None else pa.array(missing)
-    return pa.FixedSizeListArray.from_arrays(values, rows.shape[1], mask=mask)
+    return pa.FixedSizeListArray.from_arrays(pa.array(np.ascontiguousarray(rows).reshape(-1)), rows.shape[1])
