@@ -71,6 +71,7 @@ def tagged(values: list[Any]) -> datasets.Dataset:
         ("#", ""),
         ("...", ""),
         ("\ufe0f", ""),
+        ("& \ufe0f", ""),
         ("  ", ""),
         ("", ""),
     ],

@@ -51,7 +51,7 @@ def _normalise(text: str) -> str:
     while term != text:
         text, term = term, _fold(" ".join(term.split()))
     start, end = 0, len(term)
-    while start < end and _is_edge(term[start], leading=True) and term[start + 1 : start + 2] not in EMOJI_SUFFIXES:
+    while start < end and _is_edge(term[start], leading=True) and not _begins_emoji(term, start):
         start += 1
     while end > start and _is_edge(term[end - 1]):
         end -= 1
@@ -82,6 +82,11 @@ def _visible(text: str) -> str:
 def _spells_flag(char: str) -> bool:
     """Whether ``char`` is one of the invisible letters in the emoji of a regional flag."""
     return "\U000e0020" <= char <= "\U000e007f"
+
+
+def _begins_emoji(text: str, place: int) -> bool:
+    """Whether the punctuation mark at ``place`` is made an emoji by what follows it."""
+    return unicodedata.category(text[place])[0] == "P" and text[place + 1 : place + 2] in EMOJI_SUFFIXES
 
 
 def _is_edge(char: str, *, leading: bool = False) -> bool:

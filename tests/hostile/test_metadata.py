@@ -137,6 +137,7 @@ PARQUET: dict[str, tuple[Callable[[Path], object], str]] = {
     "one long string again and again": (repeated_string, "claims 52,428,800,000 bytes in a file of"),
     "one number again and again": (repeated_number, "claims 1,080,000,000 bytes in a file of"),
     "2,000 columns": (table_of(**{str(n): [n] for n in range(2000)}), "2,000 columns, more than 1,000"),
+    "a column's name with a NUL": (table_of(**{"file\0_name": ["a"]}), "has a NUL character in its name"),
     "a name that is a number": (table_of(file_name=[1]), "metadata.parquet:row 1: file_name is 1"),
 }
 

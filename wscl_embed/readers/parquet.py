@@ -68,7 +68,17 @@ def read_checked(source: Path | BinaryIO) -> pa.Table:
     with pq.ParquetFile(rewound(source)) as file:
         table = file.read()
     table.validate(full=True)
+    check_names(table)
     return table
+
+
+def check_names(table: pa.Table) -> None:
+    """See that no column's name ends, for C code, before its end."""
+    import pyarrow as pa
+
+    names = [name for name in table.column_names if "\0" in name]
+    if names:
+        raise pa.ArrowInvalid(f"the column {names[0]!r} has a NUL character in its name")
 
 
 def check_footer(file: pq.ParquetFile, size: int) -> None:
