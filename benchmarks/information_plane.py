@@ -100,12 +100,15 @@ def draw(points: Sequence[Point], frozen: dict[str, float], path: Path) -> None:
         for point, value, x, y in zip(points, values, xs, ys, strict=True):
             text = f"{point.family} {point.name}".strip() + f"\n{value:.3f}"
             if point.family == "merged":  # all on the axis, side by side
+                text = text.replace(" ", "\n", 1)
                 place = {"xytext": (0, -9), "ha": "center", "va": "top"}
             else:
                 left = x > 0.75 * max(xs)
                 place = {"xytext": (-9 if left else 9, 0), "ha": "right" if left else "left", "va": "center"}
             axes.annotate(text, (x, y), textcoords="offset points", fontsize=7, **place)
-        axes.set(xlabel="I(Z;T) in bits", ylabel="H(Z|T) in bits", xlim=(0, 1.08 * max(xs)), ylim=(-1, 1.06 * max(ys)))
+        axes.set(
+            xlabel="I(Z;T) in bits", ylabel="H(Z|T) in bits", xlim=(0, 1.08 * max(xs)), ylim=(-1.4, 1.06 * max(ys))
+        )
         axes.set_title(f"{title} (frozen encoder {frozen[metric]:.3f})", fontsize=10, color=FAINT, loc="left")
         axes.spines[["top", "right"]].set_visible(False)
         figure.colorbar(shown, ax=axes)
