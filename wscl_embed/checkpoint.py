@@ -20,7 +20,6 @@ from wscl_embed.progress import say
 NAME = re.compile(r"epoch-(\d{5})-step-(\d{7})")
 KEPT = 2
 DAMAGED = ".damaged"
-OLD = "last.pt"  # a checkpoint, as versions before 0.1 wrote them
 
 
 class Part(Protocol):
@@ -121,8 +120,6 @@ class Checkpoints:
             return saved
         if damaged:
             raise InputError(f"{self.folder}: every checkpoint is damaged. Give --overwrite to start anew.")
-        if (self.folder / OLD).is_file():
-            say(f"{self.folder / OLD} is by an earlier version and cannot be continued: training begins anew.", "red")
         return None
 
     def _check_facts(self, saved: Saved) -> None:

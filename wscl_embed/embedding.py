@@ -25,13 +25,8 @@ if TYPE_CHECKING:
 
 COPY_ROWS = 16_384
 OF_TEXTS = ("caption_column", "text_weights_hash", "captions_fingerprint")  # None where there are no captions
-SAME = (
-    "weights_hash",
-    "preprocess",
-    "dataset_fingerprint",
-    *OF_TEXTS,
-    "dtype",
-)  # what a file and a job resumed agree in
+# What a file and a job resumed agree in.
+SAME = ("weights_hash", "preprocess", "dataset_fingerprint", "dtype", *OF_TEXTS)
 
 
 class EmbedOptions(TypedDict, total=False):

@@ -43,13 +43,6 @@ def test_without_a_checkpoint_there_is_nothing_to_restore(tmp_path: Path) -> Non
     assert not Checkpoints(tmp_path / "none").restore({"module": module()})
 
 
-def test_one_of_an_earlier_version_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / "last.pt").write_bytes(b"anything")
-    assert not Checkpoints(tmp_path).restore({"module": module()})
-    assert "last.pt is by an earlier version and cannot be continued: training begins anew." in capsys.readouterr().err
-    assert (tmp_path / "last.pt").exists()
-
-
 def test_the_last_two_are_kept_and_the_last_is_taken(two: Checkpoints) -> None:
     assert restored(two) == 2.0
     two.save(2, 0, {"module": module(3.0)})

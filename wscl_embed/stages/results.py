@@ -47,9 +47,13 @@ def write_results(
     material.assigned.save(run.clusters)
     encoder.save(run.model)
     attributes = store_attributes(encoder, material.dataset, config.adapter, config.caption_column)
-    parts = {"hashed": True, "texts": texts is not None}
     with EmbeddingStore.create(
-        run.embeddings, encoder.embed_dim, dtype=config.dtype, attributes=attributes, **parts
+        run.embeddings,
+        encoder.embed_dim,
+        dtype=config.dtype,
+        attributes=attributes,
+        hashed=True,
+        texts=texts is not None,
     ) as writer:
         writer.append(material.dataset["id"][:], tuned, material.hashes, texts)
         writer.set_clusters(material.clusters)
