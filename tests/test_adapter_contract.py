@@ -135,6 +135,21 @@ def test_it_keeps_the_contract_of_plugins(case: str, adapter: Adapter) -> None:
     check_adapter(adapter, sample(case), column=SIGNALS[case])
 
 
+def test_the_signal_is_read_once(case: str, adapter: Adapter, monkeypatch: pytest.MonkeyPatch) -> None:
+    if case.startswith(("none", "image_features", "hierarchy-hdbscan")):
+        pytest.skip(f"{case} does not read through Adapter.read")
+    checked: list[str] = []
+    check = Adapter.check_column
+
+    def counted(adapter: Adapter, dataset: datasets.Dataset, column: str) -> None:
+        checked.append(column)
+        check(adapter, dataset, column)
+
+    monkeypatch.setattr(Adapter, "check_column", counted)
+    adapter.assign(sample(case))
+    assert checked == [signal_column(case)]
+
+
 def test_plain_topics_are_found(case: str, adapter: Adapter) -> None:
     if not adapter.expects_clusters:
         pytest.skip(f"adapter {adapter.name} makes no clusters")

@@ -219,7 +219,7 @@ def test_kmeans_of_many_rows_stays_within_the_memory_it_says(way: str, monkeypat
     bytes_of = getattr(wscl_embed.clusterers.kmeans, f"{'faiss' if 'faiss' in way else 'mini_batch'}_bytes")
     untraced = 2**25 if way == "kmeans by faiss" else 0  # what faiss holds outside Python
     assert 0.5 * bytes_of(features, 40) < peak + untraced < 1.1 * bytes_of(features, 40)
-    assert peak < 1.5 * features.nbytes
+    assert peak < 1.75 * features.nbytes
 
 
 @pytest.mark.parametrize(

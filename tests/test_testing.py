@@ -77,6 +77,17 @@ class NearestTakesAll(Length):
         return replace(joined, raw=clusters.raw)
 
 
+class OtherTerms(Length):
+    def features_and_terms(self, dataset: datasets.Dataset) -> Any:
+        return self.features(dataset), lambda labels: [["long"]] * (labels.max() + 1)
+
+
+class OtherFeatures(Length):
+    def features_and_terms(self, dataset: datasets.Dataset) -> Any:
+        features, terms_of = super().features_and_terms(dataset)
+        return 2 * features, terms_of
+
+
 class OtherSource(Length):
     def assign(self, dataset: datasets.Dataset) -> Clusters:
         clusters = super().assign(dataset)
@@ -118,6 +129,8 @@ def test_the_example_plugin_passes(monkeypatch: pytest.MonkeyPatch) -> None:
         (Shuffles, "the ids are not those of the dataset"),
         (OneCluster, "1 clusters of 12 records"),
         (OtherSource, "source is not the adapter's name"),
+        (OtherTerms, "features_and_terms.. differs"),
+        (OtherFeatures, "features_and_terms.. differs"),
         (Forgetful, "two calls gave different clusters"),
         (ReadsTheTable, "select.* is not read as such"),
         (NullIsZeroLength, "a null 'title' is in a cluster"),

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import Field, dataclass, field, fields
-from typing import TYPE_CHECKING, Any, ClassVar
+from functools import partial
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +20,8 @@ from wscl_embed.raw_labels import NO_SIGNAL, RawLabels
 if TYPE_CHECKING:
     import datasets
     import pyarrow as pa
+
+Terms: TypeAlias = Sequence[Sequence[str]]
 
 
 def option(default: Any, help: str, *, at_least: float | None = None, at_most: float | None = None) -> Any:
@@ -110,30 +113,37 @@ class Adapter:
             seed=self.seed,
         )
 
-    def terms(self, dataset: datasets.Dataset, labels: NDArray[np.int64]) -> Sequence[Sequence[str]]:
+    def terms(self, dataset: datasets.Dataset, labels: NDArray[np.int64]) -> Terms:
         """Describing words of each cluster 0..K-1 for (n,) ``labels`` (-1 noise). Default: none."""
         return [[] for _ in range(int(labels.max(initial=-1)) + 1)]
 
+    def features_and_terms(self, dataset: datasets.Dataset) -> tuple[Features, Callable[[NDArray[np.int64]], Terms]]:
+        """`features`, and `terms` as a function of the labels alone. `assign` and ``hierarchy:of=...`` call this.
+
+        The default calls the two. Override it where both begin with the same reading of the signal, to read it once.
+        """
+        return self.features(dataset), partial(self.terms, dataset)
+
     def assign(self, dataset: datasets.Dataset) -> Clusters:
-        """Cluster the rows of `features`; raises what `present_features` does."""
-        rows, present = self.present_features(dataset)
+        """Cluster the rows of `features`; raises what `with_signal` does."""
+        features, terms_of = self.features_and_terms(dataset)
+        rows, present = self.with_signal(features, dataset)
         made = self.cluster(rows)
         found = Clustering(renumber(made.labels), made.strengths if self.strengths else None)
         labels = np.full(len(dataset), NO_SIGNAL, dtype=np.int64)
         labels[present] = found.labels
         membership = scatter_rows(memberships(found, rows, self.noise), present)
         # The words are those of the records the clusterer put there, whatever joins them.
-        terms = self.terms(dataset, np.maximum(labels, -1))
+        terms = terms_of(np.maximum(labels, -1))
         table = cluster_table(membership, source=self.name, terms=terms)
         return Clusters(dataset["id"][:], membership, table, (RawLabels(self.name, labels, self.noise),))
 
-    def present_features(self, dataset: datasets.Dataset) -> tuple[Features, NDArray[np.bool_]]:
-        """The (m, F) rows of `features` that carry a signal, and which (n,) records they belong to.
+    def with_signal(self, features: Features, dataset: datasets.Dataset) -> tuple[Features, NDArray[np.bool_]]:
+        """The (m, F) rows of ``features`` that carry a signal, and which (n,) records they belong to.
 
         Raises:
-            InputError: no record carries a signal, or `features` has another number of rows than the dataset.
+            InputError: no record carries a signal, or ``features`` has another number of rows than the dataset.
         """
-        features = self.features(dataset)
         if features.ndim != 2 or features.shape[0] != len(dataset):
             raise InputError(f"adapter {self.name}: features of shape {features.shape} for {len(dataset)} records.")
         present = has_signal(features)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from scipy import sparse
 
 from wscl_embed.adapter import Adapter
 from wscl_embed.clusterers.noise import POLICIES
@@ -44,6 +45,7 @@ def check_adapter(adapter: Adapter, dataset: datasets.Dataset, *, column: str | 
         check_clusters_of_every_record,
         check_table,
         check_repeatable,
+        check_features_and_terms,
         check_selection,
         check_saved,
     ]
@@ -87,6 +89,17 @@ def check_table(adapter: Adapter, dataset: datasets.Dataset) -> None:
     _require(table["size"].tolist() == counted, adapter, "size is not how many records a cluster has")
     words = all(isinstance(term, str) for terms in table["terms"] for term in terms)
     _require(words, adapter, "terms must be lists of strings")
+
+
+def check_features_and_terms(adapter: Adapter, dataset: datasets.Dataset) -> None:
+    """`features_and_terms` says what `features` and `terms` say."""
+    if type(adapter).features is Adapter.features:
+        return
+    features, terms_of = adapter.features_and_terms(dataset)
+    difference = sparse.csr_array(features) - sparse.csr_array(adapter.features(dataset))
+    labels = np.zeros(len(dataset), dtype=np.int64)
+    same = not np.nan_to_num(difference.data).any() and terms_of(labels) == adapter.terms(dataset, labels)
+    _require(same, adapter, "features_and_terms() differs from features() and terms(); override all that changes")
 
 
 def check_repeatable(adapter: Adapter, dataset: datasets.Dataset) -> None:

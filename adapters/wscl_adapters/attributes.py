@@ -6,8 +6,9 @@ import logging
 import math
 import statistics
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
+from functools import partial
 from numbers import Real
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -15,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from wscl_embed.adapter import Adapter, option
+from wscl_embed.adapter import Adapter, Terms, option
 from wscl_embed.clusterers import Clustering, Features, make_clustering
 from wscl_embed.errors import InputError, nearest
 from wscl_embed.terms import describing_terms
@@ -79,29 +80,23 @@ class AttributesAdapter(Adapter):
 
     def features(self, dataset: datasets.Dataset) -> Features:
         """(n, 1 + F); the first column is 1, for a record of all zeros has a signal too. NaN where all is null."""
+        return self.features_and_terms(dataset)[0]
+
+    def terms(self, dataset: datasets.Dataset, labels: NDArray[np.int64]) -> Terms:
+        """What a cluster's records have in common (``exact``), or the values that are most characteristic of it."""
+        return self.features_and_terms(dataset)[1](labels)
+
+    def features_and_terms(self, dataset: datasets.Dataset) -> tuple[Features, Callable[[NDArray[np.int64]], Terms]]:
+        """Both from a table made once."""
         table = self.table(dataset)
         if self.method == "cluster":
-            return encode(table, len(dataset))
+            return encode(table, len(dataset)), partial(characteristic_values, table)
         kept = self.kept(table)
-        indicated = np.zeros((len(dataset), len(kept)), dtype=np.float32)
-        for column, (_, indicator) in enumerate(kept):
-            indicated[indicator.rows, column] = 1
-        return np.hstack([_presence({name: table[name] for name, _ in kept}, len(dataset)), indicated])
+        return indicate(kept, table, len(dataset)), partial(joint_values, kept, table)
 
     def cluster(self, features: Features) -> Clustering:
         """One cluster per distinct row for ``exact``, the clusterer's otherwise."""
         return make_clustering(features, "exact") if self.method == "exact" else super().cluster(features)
-
-    def terms(self, dataset: datasets.Dataset, labels: NDArray[np.int64]) -> Sequence[Sequence[str]]:
-        """What a cluster's records have in common (``exact``), or the values that are most characteristic of it."""
-        table = self.table(dataset)
-        if self.method == "cluster":
-            tokens: list[list[str]] = [[] for _ in labels]
-            for indicator in (indicator for name, values in table.items() for indicator in indicators(name, values)):
-                for row in indicator.rows.tolist():
-                    tokens[row].append(indicator.holds)
-            return describing_terms(tokens, labels)
-        return joint_values(self.kept(table), table, labels)
 
     def kept(self, table: dict[str, list[Any]]) -> list[tuple[str, Indicator]]:
         """The ``top_k`` indicators of highest empirical entropy, each with its attribute; equals in order of name."""
@@ -224,6 +219,23 @@ def encode(table: dict[str, list[Any]], n: int) -> Features:
         blocks.append(sparse.csr_array((share, (rows, positions)), shape=(n, len(columns))))
     encoded = sparse.csr_array(sparse.hstack(blocks, format="csr"))
     return encoded.toarray() if encoded.shape[1] <= DENSE_COLUMNS else encoded
+
+
+def indicate(kept: Sequence[tuple[str, Indicator]], table: Mapping[str, Sequence[Any]], n: int) -> NDArray[np.float32]:
+    """(n, 1 + len(kept)): a column of ones, NaN where all that is ``kept`` is null, and the indicators."""
+    indicated = np.zeros((n, len(kept)), dtype=np.float32)
+    for column, (_, indicator) in enumerate(kept):
+        indicated[indicator.rows, column] = 1
+    return np.hstack([_presence({name: table[name] for name, _ in kept}, n), indicated])
+
+
+def characteristic_values(table: Mapping[str, Sequence[Any]], labels: NDArray[np.int64]) -> Terms:
+    """The values that are most characteristic of each cluster 0..K-1 of (n,) ``labels``."""
+    tokens: list[list[str]] = [[] for _ in labels]
+    for indicator in (indicator for name, values in table.items() for indicator in indicators(name, values)):
+        for row in indicator.rows.tolist():
+            tokens[row].append(indicator.holds)
+    return describing_terms(tokens, labels)
 
 
 def joint_values(

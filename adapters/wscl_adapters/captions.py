@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from wscl_adapters.sentence_models import DEFAULT_MODEL, SentenceModel
-from wscl_embed.adapter import Adapter, option
+from wscl_embed.adapter import Adapter, Terms, option
 from wscl_embed.cache import RowCache, Rows, default_cache_dir
 from wscl_embed.clusterers import Features
 from wscl_embed.errors import InputError
@@ -42,9 +43,21 @@ class CaptionsAdapter(Adapter):
 
     def features(self, dataset: datasets.Dataset) -> Features:
         """(n, D) float32 unit rows; zeros where a record has no text."""
+        return self.mean_vectors(self.captions(dataset), dataset)
+
+    def terms(self, dataset: datasets.Dataset, labels: NDArray[np.int64]) -> Terms:
+        """The most characteristic words of each cluster, without English function words."""
+        return describing_words(self.captions(dataset), labels)
+
+    def features_and_terms(self, dataset: datasets.Dataset) -> tuple[Features, Callable[[NDArray[np.int64]], Terms]]:
+        """Both from captions read once."""
+        captions = self.captions(dataset)
+        return self.mean_vectors(captions, dataset), partial(describing_words, captions)
+
+    def mean_vectors(self, captions: Sequence[list[str]], dataset: datasets.Dataset) -> NDArray[np.float32]:
+        """(n, D) unit rows: the direction of the mean vector of each record's captions."""
         from sklearn.preprocessing import normalize
 
-        captions = self.captions(dataset)
         texts = list(dict.fromkeys(text for record in captions for text in record))
         if not texts:
             raise self.no_signal(dataset)
@@ -55,13 +68,6 @@ class CaptionsAdapter(Adapter):
             if record:
                 features[row] = vectors[[position[text] for text in record]].mean(axis=0)
         return normalize(features)  # type: ignore[no-any-return]
-
-    def terms(self, dataset: datasets.Dataset, labels: NDArray[np.int64]) -> Sequence[Sequence[str]]:
-        """The most characteristic words of each cluster, without English function words."""
-        from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS as STOP
-
-        tokens = [[word for word in words(" ".join(record)) if word not in STOP] for record in self.captions(dataset)]
-        return describing_terms(tokens, labels)
 
     def captions(self, dataset: datasets.Dataset) -> list[list[str]]:
         """n lists of captions without surrounding white space, the blank ones left out.
@@ -101,3 +107,11 @@ class CaptionsAdapter(Adapter):
                 self.model,
             )
         return rows["vectors"]
+
+
+def describing_words(captions: Sequence[Sequence[str]], labels: NDArray[np.int64]) -> Terms:
+    """The most characteristic words of each cluster 0..K-1 of (n,) ``labels``, without English function words."""
+    from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS as STOP
+
+    tokens = [[word for word in words(" ".join(record)) if word not in STOP] for record in captions]
+    return describing_terms(tokens, labels)

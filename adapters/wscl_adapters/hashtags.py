@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
+from functools import partial
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -14,7 +15,7 @@ from wscl_adapters.tag_company import count_company
 from wscl_adapters.tag_overlap import overlap_membership
 from wscl_adapters.tag_table import TagTable, read_tags
 from wscl_adapters.tag_vocabulary import add_words, merge_variants
-from wscl_embed.adapter import Adapter, option
+from wscl_embed.adapter import Adapter, Terms, option
 from wscl_embed.clusterers import Features
 from wscl_embed.clusters import Clusters, cluster_table
 from wscl_embed.errors import InputError
@@ -79,10 +80,22 @@ class HashtagsAdapter(Adapter):
 
     def features(self, dataset: datasets.Dataset) -> Features:
         """(n, F) float32 unit rows, F <= n_components; zeros where no tag is left."""
+        return self.reduced(*self.kept_tags(dataset))
+
+    def terms(self, dataset: datasets.Dataset, labels: NDArray[np.int64]) -> Terms:
+        """The most characteristic tags of each cluster."""
+        return characteristic_tags(self.kept_tags(dataset)[0], labels)
+
+    def features_and_terms(self, dataset: datasets.Dataset) -> tuple[Features, Callable[[NDArray[np.int64]], Terms]]:
+        """Both from a table of tags made once."""
+        table, informativeness = self.kept_tags(dataset)
+        return self.reduced(table, informativeness), partial(characteristic_tags, table)
+
+    def reduced(self, table: TagTable, informativeness: NDArray[np.float64]) -> NDArray[np.float32]:
+        """(n, F) unit rows, F <= n_components, of the records of ``table``; tags weigh as ``informativeness`` (V,)."""
         from sklearn.decomposition import TruncatedSVD
         from sklearn.preprocessing import normalize
 
-        table, informativeness = self.kept_tags(dataset)
         n = len(table.inverse)
         rarity = np.log((1 + n) / (1 + table.frequency)) + 1
         rows = normalize(sparse.csr_array(table.rows * (rarity * informativeness)[None, :]))  # (u, V)
@@ -95,11 +108,6 @@ class HashtagsAdapter(Adapter):
         # What is left of such a row is rounding error: no direction to stretch to unit length.
         reduced[np.linalg.norm(reduced, axis=1) < UNSEEN] = 0
         return normalize(reduced).astype(np.float32)[table.inverse]  # type: ignore[no-any-return]
-
-    def terms(self, dataset: datasets.Dataset, labels: NDArray[np.int64]) -> Sequence[Sequence[str]]:
-        """The most characteristic tags of each cluster."""
-        table, _ = self.kept_tags(dataset)
-        return describing_columns(table.of_records(), table.tags, labels)
 
     def kept_tags(self, dataset: datasets.Dataset) -> tuple[TagTable, NDArray[np.float64]]:
         """The tags that are kept, and how informative each is (V,).
@@ -134,3 +142,8 @@ class HashtagsAdapter(Adapter):
             raise self.no_signal(dataset)
         table = add_words(merge_variants(table))
         return table, count_company(table).informativeness()
+
+
+def characteristic_tags(table: TagTable, labels: NDArray[np.int64]) -> Terms:
+    """The most characteristic tags of each cluster 0..K-1 of (n,) ``labels``."""
+    return describing_columns(table.of_records(), table.tags, labels)

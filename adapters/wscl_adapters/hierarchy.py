@@ -128,7 +128,8 @@ class HierarchyAdapter(Adapter):
         return levels
 
     def _tree_levels(self, dataset: datasets.Dataset, inner: Adapter) -> list[Clusters]:
-        features, present = inner.present_features(dataset)
+        features, terms_of = inner.features_and_terms(dataset)
+        features, present = inner.with_signal(features, dataset)
         if self.method == "kmeans":
             finest = default_n_clusters(features.shape[0])
             counts = self.level_clusters or level_sizes(finest, self.levels or TREE_LEVELS)
@@ -142,7 +143,7 @@ class HierarchyAdapter(Adapter):
             labels[present] = labels_of_present
             labels = renumber(labels)
             names = [f"{self.name}-{level}-{cluster}" for cluster in range(int(labels.max(initial=-1)) + 1)]
-            levels.append(self._level(dataset, level, labels, names, inner.terms(dataset, labels)))
+            levels.append(self._level(dataset, level, labels, names, terms_of(labels)))
         return levels
 
     def _level(

@@ -36,14 +36,13 @@ class Company:
         attributes do; 1 at most, and for tags without company or too rare to be references. Estimated from few
         records it comes out too high, so only frequent tags are ever found to say nothing.
         """
-        square = self.counts[self.reference].toarray()  # (R, R)
-        total = square.sum(axis=1, keepdims=True)
-        others = np.tile(square.sum(axis=0), (len(square), 1))
-        np.fill_diagonal(others, 0)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            lift = (square / total) / (others / others.sum(axis=1, keepdims=True))
-            bits = np.where(square > 0, square / total * np.log2(lift), 0).sum(axis=1)
-        told, weight = np.ones(self.counts.shape[0]), total.ravel()
+        square = sparse.coo_array(self.counts[self.reference])  # (R, R)
+        tag, beside = square.coords
+        told, weight = np.ones(self.counts.shape[0]), square.sum(axis=1)
+        anybody = square.sum(axis=0)
+        share = square.data / weight[tag]
+        lift = share / (anybody[beside] / (anybody.sum() - anybody)[tag])
+        bits = np.bincount(tag, weights=share * np.log2(lift), minlength=len(weight))
         if weight.any():
             unit = min(1.0, float((bits * weight).sum() / weight.sum()))
             if unit > 0:

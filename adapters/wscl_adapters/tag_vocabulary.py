@@ -110,9 +110,11 @@ def split_compound(tag: str, known: Mapping[str, tuple[int, int]], *, at_least: 
     best: list[tuple[float, list[int]] | None] = [(0.0, []), *(None for _ in tag)]  # of each beginning of the tag
     for end in range(SHORTEST, len(tag) + 1):
         for start in range(end - SHORTEST + 1):
-            column, count = known.get(tag[start:end], (-1, 0))
             before = best[start]
-            if count < at_least or before is None:
+            if before is None:
+                continue
+            column, count = known.get(tag[start:end], (-1, 0))
+            if count < at_least:
                 continue
             score = before[0] + math.log(count / total)
             reached = best[end]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from itertools import pairwise
 from typing import TypeAlias
 
 import numpy as np
@@ -19,37 +18,42 @@ COLLAPSE_BYTES = 140  # a row, while `collapse_rows` runs
 
 def collapse_rows(features: Features) -> tuple[Features, NDArray[np.int64], NDArray[np.int64]]:
     """Distinct rows (u, F) in order of appearance, the distinct row of each row (n,), how often each occurs (u,)."""
+    inverse = _sparse_codes(features) if sparse.issparse(features) else _dense_codes(np.asarray(features))
+    counts = np.bincount(inverse).astype(np.int64)
+    first = np.empty(len(counts), dtype=np.int64)
+    first[inverse[::-1]] = np.arange(len(inverse))[::-1]
+    rows = features if len(first) == features.shape[0] else features[first]
+    return rows, inverse, counts
+
+
+def _dense_codes(features: NDArray[np.floating]) -> NDArray[np.int64]:
+    """(n,) numbers from 0 in order of appearance, the same where the rows of ``features`` (n, F) are."""
     import pandas as pd
 
     # Digests of 16 bytes stand for the rows, so that 200,000 wide rows are not held twice.
-    keys = sparse_digests(features) if sparse.issparse(features) else dense_digests(np.asarray(features))
-    codes, distinct = pd.factorize(np.array(keys, dtype=object))  # in order of appearance
-    inverse = codes.astype(np.int64)
-    first = np.empty(len(distinct), dtype=np.int64)
-    first[inverse[::-1]] = np.arange(len(inverse))[::-1]
-    rows = features if len(first) == features.shape[0] else features[first]
-    return rows, inverse, np.bincount(inverse, minlength=len(first)).astype(np.int64)
-
-
-def dense_digests(features: NDArray[np.floating]) -> list[bytes]:
-    """n digests, the same where the rows of ``features`` (n, F) are."""
     width, digests = features.shape[1] * features.dtype.itemsize, []
     step = max(1, BLOCK // max(1, width))
     for start in range(0, len(features), step):
         block = features[start : start + step] + 0  # makes -0.0 and 0.0 the same bytes
         data = block.tobytes()
         digests += [_digest(data[i * width : (i + 1) * width]) for i in range(len(block))]
-    return digests
+    codes, _ = pd.factorize(np.array(digests, dtype=object))  # in order of appearance
+    return np.asarray(codes, dtype=np.int64)
 
 
-def sparse_digests(features: sparse.csr_array) -> list[bytes]:
-    """n digests, the same where the rows of ``features`` (n, F) are."""
+def _sparse_codes(features: sparse.csr_array) -> NDArray[np.int64]:
+    """(n,) numbers from 0 in order of appearance, the same where the rows of ``features`` (n, F) are."""
+    import pyarrow as pa
+
     matrix = sparse.csr_array(features, copy=True)
     matrix.sum_duplicates()
     matrix.eliminate_zeros()
-    indices, values, ends = matrix.indices.tobytes(), matrix.data.tobytes(), matrix.indptr.tolist()
-    i, v = matrix.indices.itemsize, matrix.data.itemsize
-    return [_digest(indices[a * i : b * i] + values[a * v : b * v]) for a, b in pairwise(ends)]
+    entries = np.empty(matrix.nnz, dtype=[("column", matrix.indices.dtype), ("value", matrix.data.dtype)])
+    entries["column"], entries["value"] = matrix.indices, matrix.data
+    ends = matrix.indptr.astype(np.int64) * entries.itemsize
+    buffers = [None, pa.py_buffer(ends), pa.py_buffer(entries)]
+    rows = pa.LargeBinaryArray.from_buffers(pa.large_binary(), matrix.shape[0], buffers)
+    return np.asarray(rows.dictionary_encode().indices, dtype=np.int64)
 
 
 def row_bytes(features: Features) -> int:

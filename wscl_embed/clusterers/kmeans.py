@@ -65,10 +65,9 @@ def training_bytes(rows: Features, k: int) -> int:
 
 
 def faiss_bytes(rows: Features, k: int) -> int:
-    """About what `_faiss` holds beyond ``rows``: training rows, the seeds or a block in the making, centres, 32 MB."""
+    """About what `_faiss` holds beyond ``rows``: training rows, the seeds (more than a block), centres, 32 MB."""
     u, width = int(rows.shape[0]), int(rows.shape[1])
-    block = 12 * min(u, ROWS_AT_ONCE) * width
-    return training_bytes(rows, k) + max(8 * min(u, start_rows(k)) * width, block) + 12 * k * width + 2**25
+    return training_bytes(rows, k) + 12 * min(u, start_rows(k)) * width + 12 * k * width + 2**25
 
 
 def start_rows(k: int) -> int:
@@ -97,7 +96,10 @@ def _say(how: str, features: Features, rows: Features, k: int, needed: int) -> N
 def _lloyd(rows: Features, weights: NDArray[np.float64], k: int, seed: int) -> NDArray[np.int64]:
     from sklearn.cluster import KMeans
 
-    return _labels(KMeans(k, n_init=1, random_state=seed), rows, weights)
+    def start(centred: Features, k: int, random_state: np.random.RandomState) -> NDArray[np.float64]:
+        return _plusplus(centred, weights, k, random_state)
+
+    return _labels(KMeans(k, init=start, n_init=1, random_state=seed), rows, weights)
 
 
 def _mini_batches(rows: Features, weights: NDArray[np.float64], k: int, seed: int) -> NDArray[np.int64]:
@@ -119,14 +121,12 @@ def _labels(model: Any, rows: Features, weights: NDArray[np.float64]) -> NDArray
 
 def _faiss(faiss: Any, rows: Features, weights: NDArray[np.float64], k: int, seed: int) -> NDArray[np.int64]:
     """Lloyd's iterations of faiss from k-means++ centres (Arthur, Vassilvitskii, 2007), on a sample of many rows."""
-    from sklearn.cluster import kmeans_plusplus
-
     rng = np.random.default_rng(seed)
     u, middle = rows.shape[0], np.asarray(rows.mean(axis=0), dtype=np.float64).ravel()
     drawn = _draw(rng, u, ROWS_PER_CENTRE * k)
     train, importance = _block(rows, drawn, middle), weights[drawn].astype(np.float32)
     seeds = _draw(rng, len(drawn), start_rows(k))
-    start, _ = kmeans_plusplus(train[seeds], k, sample_weight=weights[drawn][seeds], random_state=seed)
+    start = _plusplus(train[seeds], weights[drawn][seeds], k, seed)
     # 1 point a centre, not 39: faiss would print a warning. Its own seed draws for centres left without rows.
     model = faiss.Kmeans(
         rows.shape[1],
@@ -143,6 +143,16 @@ def _faiss(faiss: Any, rows: Features, weights: NDArray[np.float64], k: int, see
         some = np.arange(begin, min(u, begin + ROWS_AT_ONCE))
         labels[some] = model.index.search(_block(rows, some, middle), 1)[1][:, 0]
     return labels
+
+
+def _plusplus(
+    rows: Features, weights: NDArray[np.float64], k: int, seed: int | np.random.RandomState
+) -> NDArray[np.float64]:
+    """(k, F) centres by k-means++. In float64: other rows scikit-learn makes float64 anew for each centre."""
+    from sklearn.cluster import kmeans_plusplus
+
+    centres, _ = kmeans_plusplus(rows.astype(np.float64), k, sample_weight=weights, random_state=seed)
+    return np.asarray(centres)
 
 
 def _draw(rng: np.random.Generator, n: int, count: int) -> NDArray[np.int64]:
