@@ -177,7 +177,7 @@ class Adapter:
             InputError: the dataset has no such column (names those it has), or it is null throughout.
         """
         self.check_column(dataset, column)
-        values = list(dataset.with_format(None)[column])
+        values = list(dataset.with_format(None)[column][:])  # without [:] a row at a time: eleven times as long
         if all(value is None for value in values):
             raise self.all_null(dataset, column)
         return values

@@ -54,8 +54,8 @@ def distinct_captions(dataset: datasets.Dataset, column: str) -> tuple[list[str]
     """
     number: dict[str, int] = {}
     pairs = []
-    for row, record in enumerate(dataset.select_columns(["id", column])):
-        for text in captions_of(record[column], record["id"]):
+    for row, (image_id, value) in enumerate(zip(dataset["id"][:], dataset[column][:], strict=True)):
+        for text in captions_of(value, image_id):
             pairs.append((row, number.setdefault(text, len(number))))
     if not pairs:
         raise InputError(f"--caption-column {column!r}: none of the {len(dataset)} images to score has a caption.")

@@ -121,7 +121,7 @@ def assign_splits(dataset: datasets.Dataset, *, holdout: float = 0.2, seed: int 
         return dataset
     if not 0 < holdout < 1:
         raise InputError(f"holdout must lie between 0 and 1, got {holdout}.")
-    splits = ["test" if unit_hash(f"{seed}:{row_id}") < holdout else "train" for row_id in dataset["id"]]
+    splits = ["test" if unit_hash(f"{seed}:{row_id}") < holdout else "train" for row_id in dataset["id"][:]]
     return dataset.add_column("split", splits)
 
 
@@ -207,7 +207,7 @@ def split_rows(dataset: datasets.Dataset, split: str) -> list[int]:
     """
     if "split" not in dataset.column_names:
         raise InputError(f"split {split!r}: the dataset has no splits (no column 'split').")
-    splits = [str(value) for value in dataset.with_format(None)["split"]]  # dataset.data would ignore a selection
+    splits = [str(value) for value in dataset.with_format(None)["split"][:]]  # dataset.data would ignore a selection
     known = set(splits)
     wanted = {split} if split in known else set(split.split("+"))
     if not wanted <= known:

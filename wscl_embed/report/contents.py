@@ -46,7 +46,7 @@ class ReportInput:
     @cached_property
     def ids(self) -> list[str]:
         """Of the n images."""
-        return list(self.dataset["id"])
+        return list(self.dataset["id"][:])
 
     @cached_property
     def trained_rows(self) -> NDArray[np.int64]:

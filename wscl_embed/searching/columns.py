@@ -40,7 +40,7 @@ class ImageColumns:
         Raises:
             InputError: it has none of the ids.
         """
-        position = {image_id: row for row, image_id in enumerate(dataset["id"])}
+        position = {image_id: row for row, image_id in enumerate(dataset["id"][:])}
         self.dataset = dataset = with_class_names(dataset)
         self.place = place
         self.rows: NDArray[np.int64] = np.array([position.get(image_id, -1) for image_id in ids], dtype=np.int64)
@@ -97,7 +97,7 @@ def with_class_names(dataset: datasets.Dataset) -> datasets.Dataset:
     for name, feature in dataset.features.items():
         if isinstance(feature, datasets.ClassLabel):
             texts = [
-                feature.int2str(number) if number is not None and number >= 0 else None for number in dataset[name]
+                feature.int2str(number) if number is not None and number >= 0 else None for number in dataset[name][:]
             ]
             with quiet():
                 dataset = dataset.remove_columns(name).add_column(name, texts)

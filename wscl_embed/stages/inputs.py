@@ -80,7 +80,7 @@ def most_common(labels: Iterable[object]) -> int:
 def read_labels(dataset: datasets.Dataset, column: str) -> list[object]:
     """The label of each record, None where it has none: a null, or the -1 of a `datasets.ClassLabel`."""
     known = getattr(dataset.features[column], "names", None)
-    return [None if known and label == -1 else label for label in dataset.with_format(None)[column]]
+    return [None if known and label == -1 else label for label in dataset.with_format(None)[column][:]]
 
 
 def open_encoder(config: FitConfig) -> Encoder:

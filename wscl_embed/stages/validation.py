@@ -49,7 +49,7 @@ def validation_split(dataset: datasets.Dataset, config: FitConfig) -> str | None
     if "split" not in dataset.column_names or not config.scored:
         return None
     scored = {config.eval_split, *config.eval_split.split("+")}
-    splits = set(dataset["split"]) - scored
+    splits = set(dataset["split"][:]) - scored
     for name in (HELD_OUT, "val", "validation"):
         if name in splits:
             return name if tells(rows_of_split(dataset, name), config) else None
