@@ -13,7 +13,7 @@ from wscl_embed.clusters import Clusters
 from wscl_embed.errors import InputError
 from wscl_embed.store import EmbeddingStore, TextRows, reader
 from wscl_embed.store.rows import RowFiles
-from wscl_embed.store.unit import converted
+from wscl_embed.store.unit import converted, unit_blocks
 
 
 def vectors(n: int, dim: int = 8) -> np.ndarray:
@@ -88,6 +88,27 @@ def test_lengths_beyond_what_squares_hold(tmp_path: Path, scale: float, dtype: s
     wide = rows.astype(np.float64)
     with EmbeddingStore(tmp_path / "e.h5") as store:
         np.testing.assert_allclose(store.embeddings, wide / np.linalg.norm(wide, axis=1, keepdims=True), atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_many_blocks_at_once_are_those_of_blocks_one_by_one(
+    dtype: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next block is made in a thread; a bad row in any of them is named, and the blocks before it are cut off."""
+    monkeypatch.setattr("wscl_embed.store.unit.BLOCK_BYTES", 4 * 8 * 7)  # 7 rows
+    rows = vectors(100) * np.linspace(0.1, 9, 100, dtype=np.float32)[:, None]
+    ids = [f"image {row}" for row in range(100)]
+    alone = [block for row in range(100) for block in unit_blocks(rows[row : row + 1], ids[row:], dtype, "row")]
+    path = tmp_path / "e.h5"
+    for bad in (0, 6, 7, 50, 99):
+        spoilt = rows.copy()
+        spoilt[bad:, 3] = np.nan
+        with EmbeddingStore.create(path, dim=8, dtype=dtype) as writer:
+            with pytest.raises(InputError, match=f"of image 'image {bad}' is not finite"):
+                writer.append(ids, spoilt)
+            writer.append(ids, rows)
+        with EmbeddingStore(path) as store:
+            np.testing.assert_array_equal(store.embeddings, np.concatenate(alone))
 
 
 def test_an_id_hdf5_cannot_hold_is_refused(tmp_path: Path) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +21,8 @@ def unit_blocks(
 ) -> Iterator[NDArray[np.floating]]:
     """(b, D) rows scaled to unit length, a block after the other; those that are near enough, and rows of zeros, stay.
 
+    Of several blocks the next one is made in a thread while the caller writes one, which takes about as long.
+
     Args:
         embeddings: (b, D) of any float type.
         ids: of the rows, for the error.
@@ -34,13 +37,29 @@ def unit_blocks(
         rows = rows.astype(np.float32)
     near = UNIT[np.dtype(dtype).name]
     step = max(1, BLOCK_BYTES // (4 * rows.shape[1]))
-    for start in range(0, len(rows), step):
+
+    def scaled(start: int) -> NDArray[np.floating]:
         block = rows[start : start + step]
         single = converted(block, np.float32)
         lengths = _lengths(single, ids[start : start + step], what)
         if np.abs(lengths - 1).max(initial=0) > near:
             block = single * (1 / np.maximum(lengths, np.finfo(np.float32).tiny))[:, None]
-        yield converted(block, dtype)
+        return converted(block, dtype)
+
+    starts = range(0, len(rows), step)
+    yield from _ahead(scaled, starts) if len(starts) > 1 else map(scaled, starts)
+
+
+def _ahead(make: Callable[[int], NDArray[np.floating]], starts: range) -> Iterator[NDArray[np.floating]]:
+    """``make`` of each, in a thread that is one ahead of the caller."""
+    coming: Future[NDArray[np.floating]] | None = None
+    with ThreadPoolExecutor(1) as thread:
+        for start in starts:
+            ready, coming = coming, thread.submit(make, start)
+            if ready is not None:
+                yield ready.result()
+        if coming is not None:
+            yield coming.result()
 
 
 def converted(rows: NDArray[np.floating], dtype: npt.DTypeLike) -> NDArray[np.floating]:
