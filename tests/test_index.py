@@ -83,8 +83,12 @@ def test_exact_search_of_many_queries_is_done_in_parts(embeddings: Path, monkeyp
     np.testing.assert_allclose(scores, in_parts, atol=1e-6)
 
 
-@pytest.mark.parametrize("kind", ["hnsw", "ivf"])
-def test_an_index_finds_nearly_what_exact_search_finds(kind: str, copied: Path) -> None:
+@pytest.mark.parametrize(("kind", "many_lists"), [("hnsw", 1), ("ivf", 1000), ("ivf", 1)])
+def test_an_index_finds_nearly_what_exact_search_finds(
+    kind: str, many_lists: int, copied: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With few lists all centroids are looked at, with many a graph leads to the nearest."""
+    monkeypatch.setattr(building, "MANY_LISTS", many_lists)
     report = index(copied, kind=kind, recall=0.9)
     assert (report.kind, report.rows, report.reached) == (kind, N, True)
     assert report.queries == {"image": 150}
@@ -136,12 +140,18 @@ def test_text_queries_are_measured_apart_and_raise_the_effort(embeddings: Path) 
     assert both.effort >= images.effort
 
 
+@pytest.mark.parametrize("many_lists", [1000, 1])
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
-def test_inverted_lists_stay_in_their_file_and_give_the_same(dtype: str, tmp_path: Path) -> None:
+def test_inverted_lists_stay_in_their_file_and_give_the_same(
+    dtype: str, many_lists: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(building, "MANY_LISTS", many_lists)
     path = write(tmp_path / "embeddings.h5", clustered(N), dtype)
     index(path, kind="ivf", recall=0.9)
     queries = clustered(20, seed=2)
     read = faiss.read_index(str(tmp_path / "index.faiss"))
+    quantizer = faiss.downcast_index(read.quantizer)
+    assert isinstance(quantizer, faiss.IndexHNSWFlat if many_lists == 1 else faiss.IndexFlat)
     with EmbeddingStore(path) as store:
         mapped = VectorIndex.open(store)
         assert mapped is not None
@@ -153,6 +163,28 @@ def test_inverted_lists_stay_in_their_file_and_give_the_same(dtype: str, tmp_pat
         np.testing.assert_allclose(scores, np.einsum("qkd,qd->qk", own, queries), atol=1e-6)
         index(path, kind="ivf", recall=0.3)  # in the place of the one that is open
         np.testing.assert_array_equal(mapped.search(queries, 10)[1], rows)
+
+
+@pytest.mark.parametrize("rows", [clustered(N), np.repeat(np.eye(8, DIM, dtype=np.float32), 100, axis=0)])
+def test_centroids_in_two_levels(rows: np.ndarray) -> None:
+    """As many as asked for, of unit length, also of rows most of which are equal; near to the rows as k-means' are."""
+    lists = 38
+    centroids = building._centroids(rows, lists)
+    assert centroids.shape == (lists, DIM)
+    np.testing.assert_allclose(np.linalg.norm(centroids, axis=1), 1, atol=1e-5)
+    model = faiss.Kmeans(DIM, lists, niter=building.ITERATIONS, spherical=True, min_points_per_centroid=1)
+    model.train(rows)
+    flat, two = ((rows @ found.T).max(axis=1).mean() for found in (model.centroids, centroids))
+    assert two > flat - 0.02
+
+
+def test_every_row_is_in_a_list_that_a_graph_finds(embeddings: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(building, "MANY_LISTS", 1)
+    with EmbeddingStore(embeddings) as store:
+        built, _ = building.build(store, "ivf", 0.9)
+    lists = built.index.invlists
+    stored = [faiss.rev_swig_ptr(lists.get_ids(one), lists.list_size(one)) for one in range(lists.nlist)]
+    assert sorted(np.concatenate(stored).tolist()) == list(range(N))
 
 
 def test_few_queries_are_timed_where_exact_search_is_slow(copied: Path, monkeypatch: pytest.MonkeyPatch) -> None:

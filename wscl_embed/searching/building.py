@@ -27,6 +27,9 @@ TIMED_QUERIES = 100
 TIMED_SECONDS = 20.0  # of ten million rows exact search takes seconds a query
 LINKS, BUILD_EFFORT = 32, 100  # of a graph (HNSW's M and efConstruction)
 ROWS_A_LIST = 256  # at most, that k-means is trained on; its own default
+MANY_LISTS = 4096
+"""From here centroids are found in two levels, and the nearest of them by a graph: looking at each costs n^1.5."""
+ITERATIONS = 10  # of k-means; what faiss takes for inverted lists
 ADD_ROWS = 16_384
 
 
@@ -121,22 +124,41 @@ def _empty(store: EmbeddingStore, kind: Kind, base: NDArray[np.bool_]) -> Any:
     faiss = load_faiss()
     dim = store.embeddings.shape[1]
     if kind == "hnsw":
-        graph = faiss.IndexHNSWFlat(dim, LINKS, faiss.METRIC_INNER_PRODUCT)
-        graph.hnsw.efConstruction = BUILD_EFFORT
-        return faiss.IndexIDMap(graph)
+        return faiss.IndexIDMap(_graph(dim))
     lists = number_of_lists(int(base.sum()))
     index = _empty_lists(dim, lists, store.embeddings.dtype)
     rows = np.flatnonzero(base)
     some = np.sort(np.random.default_rng(1).choice(rows, min(len(rows), ROWS_A_LIST * lists), replace=False))
     say(f"finding the centroids of {lists:,} lists among {len(some):,} rows; the time grows with both")
-    index.train(_rows(store, some))
+    found = _rows(store, some)
+    if lists >= MANY_LISTS:
+        found = _centroids(found, lists)
+        index.quantizer.add(found)  # so that `train` finds nothing left to do
+    index.train(found)
     return index
+
+
+def _centroids(rows: NDArray[np.float32], lists: int) -> NDArray[np.float32]:
+    """(lists, D) directions rows gather around: k-means of sqrt(lists) clusters, and of each by itself."""
+    from faiss.contrib.clustering import two_level_clustering
+
+    first = int(lists**0.5)
+    kept = {"clustering_niter": ITERATIONS, "spherical": True, "min_points_per_centroid": 1}  # 1: else it warns
+    centroids, _ = two_level_clustering(rows, first, lists, **kept)  # type: ignore[no-untyped-call]
+    return np.ascontiguousarray(centroids, dtype=np.float32)
+
+
+def _graph(dim: int) -> Any:
+    faiss = load_faiss()
+    graph = faiss.IndexHNSWFlat(dim, LINKS, faiss.METRIC_INNER_PRODUCT)
+    graph.hnsw.efConstruction = BUILD_EFFORT
+    return graph
 
 
 def _empty_lists(dim: int, lists: int, dtype: np.dtype[Any]) -> Any:
     """Inverted lists of rows in the precision they are stored in, so that halves take half the memory."""
     faiss = load_faiss()
-    centroids = faiss.IndexFlatIP(dim)
+    centroids = _graph(dim) if lists >= MANY_LISTS else faiss.IndexFlatIP(dim)
     if dtype != np.float16:
         return faiss.IndexIVFFlat(centroids, dim, lists, faiss.METRIC_INNER_PRODUCT)
     half, by_residual = faiss.ScalarQuantizer.QT_fp16, False
