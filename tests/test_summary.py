@@ -65,7 +65,7 @@ def test_the_lines_say_it() -> None:
         "in a batch of 8 drawn uniformly an image meets 1.00 others of its clusters on average",
         "  toy-0: 3 images: sun, sea",
         "  toy-1: 2 images: snow",
-        "  toy-2: 1 images",
+        "  toy-2: 1 image",
     ]
 
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["Clusters", "cluster_table"]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Clusters:
     """A sparse, non-negative membership matrix over N images and K clusters.
 
@@ -42,6 +42,8 @@ class Clusters:
     [[1.0], [1.0], [0.0]]
     >>> clusters.labels.tolist()
     [0, 0, -1]
+    >>> clusters
+    Clusters(n_images=3, n_clusters=1, n_noise=1, sources=['toy'])
     """
 
     ids: list[str]
@@ -149,6 +151,11 @@ class Clusters:
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    def __repr__(self) -> str:
+        n_noise = int((np.diff(self.membership.indptr) == 0).sum())
+        sources = list(dict.fromkeys(self.table["source"]))
+        return f"Clusters(n_images={len(self)}, n_clusters={self.n_clusters}, n_noise={n_noise}, sources={sources})"
 
     @property
     def n_clusters(self) -> int:

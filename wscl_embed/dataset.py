@@ -9,7 +9,6 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -62,10 +61,77 @@ def load_dataset(
         source = find_source(path_or_name, images=images)
         if len(source.dataset) == 0:
             raise InputError(f"{path_or_name}: the dataset is empty.")
-        if not images and "image" in source.dataset.column_names:
-            source = replace(source, dataset=source.dataset.remove_columns("image"))
         dataset = finish(source, id_column)
+        if not images and "image" in dataset.column_names:  # not before: a dataset without columns has no rows
+            dataset = dataset.remove_columns("image")
         return dataset if split is None else rows_of_split(dataset, split)
+
+
+def as_dataset(data: Any, *, images: bool = True) -> datasets.Dataset:
+    """The dataset a job works on, from what its caller calls ``data``.
+
+    Args:
+        data: what `load_dataset` takes, or a `datasets.Dataset` or `datasets.DatasetDict` in memory. One that
+            `load_dataset` made is returned as it is. In any other the images may be decoded or not and in a column of
+            any name, and the ids may be missing: then they are the images' file names, or the numbers of the rows.
+        images: as for `load_dataset`.
+
+    Returns:
+        A dataset with the columns `load_dataset` gives. There is no ``image`` where no column holds images.
+
+    Raises:
+        InputError: another kind of object, or what `load_dataset` refuses.
+
+    >>> import datasets
+    >>> posts = datasets.Dataset.from_dict({"tags": [["sea"], ["sea", "sun"], ["snow"]]})
+    >>> as_dataset(posts.select([2, 0]))["id"][:]
+    ['0', '1']
+    """
+    import datasets
+
+    if isinstance(data, (str, Path)):
+        return load_dataset(data, images=images)
+    if not isinstance(data, (datasets.Dataset, datasets.DatasetDict)):
+        raise InputError(
+            f"the data is a {type(data).__name__}; give a path, a name on the Hugging Face Hub, or a datasets.Dataset. "
+            'Of a list of image files, datasets.Dataset.from_dict({"image": files}).cast_column("image", '
+            "datasets.Image()) makes one."
+        )
+    if isinstance(data, datasets.Dataset) and is_settled(data):
+        return data
+    return from_memory(data)
+
+
+def is_settled(dataset: datasets.Dataset) -> bool:
+    """Whether ids and images are as `load_dataset` leaves them."""
+    import datasets
+
+    ids = dataset.features.get("id") == datasets.Value("string")
+    return ids and dataset.features.get("image") in (None, datasets.Image(decode=False))
+
+
+def from_memory(data: datasets.Dataset | datasets.DatasetDict) -> datasets.Dataset:
+    """A dataset made in Python, with ids and images as `load_dataset` leaves them. Its files may lie anywhere."""
+    import datasets
+
+    from wscl_embed.readers.source import Fence
+    from wscl_embed.readers.tables import joined
+
+    with quiet():
+        is_dict = isinstance(data, datasets.DatasetDict)
+        loaded = {name: whole_table(part) for name, part in data.items()} if is_dict else whole_table(data)
+        return finish(joined(loaded, "the dataset", Fence(Path.cwd().anchor), images=False), "id")
+
+
+def whole_table(dataset: datasets.Dataset) -> datasets.Dataset:
+    """``dataset`` without a format, its Arrow table holding the rows that were selected, in their order."""
+    import datasets
+
+    dataset = dataset.with_format(None)
+    for name, feature in dataset.features.items():
+        if isinstance(feature, datasets.Image):  # else the next line decodes each image and encodes it anew
+            dataset = dataset.cast_column(name, datasets.Image(decode=False))
+    return dataset if dataset._indices is None else dataset.flatten_indices()
 
 
 def image_source(image: Mapping[str, Any] | None) -> bytes | Path:

@@ -95,9 +95,8 @@ class ClusterSummary:
             "its clusters on average",
         ]
         for cluster in self.largest:
-            lines.append(
-                f"  {cluster.name}: {cluster.size} images" + (f": {', '.join(cluster.terms)}" * bool(cluster.terms))
-            )
+            size_of_it = "1 image" if cluster.size == 1 else f"{cluster.size} images"
+            lines.append(f"  {cluster.name}: {size_of_it}" + (f": {', '.join(cluster.terms)}" * bool(cluster.terms)))
         return lines
 
     def to_dict(self) -> dict[str, Any]:

@@ -48,7 +48,8 @@ def cluster(
     """Turn signals into `Clusters` and say what they are, without training.
 
     Args:
-        data: what `wscl_embed.load_dataset` takes, or such a dataset; no images are needed, unless by an adapter.
+        data: what `wscl_embed.load_dataset` takes, or a `datasets.Dataset`; images are needed only where an adapter
+            reads them.
         adapter: as in `fit`.
         output: a Parquet file to write them to.
         stability: clusterings to compare, for ``diagnostics``; not measured without such a file.

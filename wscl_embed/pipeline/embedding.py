@@ -38,7 +38,7 @@ def embed(
     it, where ``resume`` finds them. ``update`` leaves the file as it is until the new one is whole.
 
     Args:
-        data: what `wscl_embed.load_dataset` takes, or such a dataset.
+        data: what `wscl_embed.load_dataset` takes, or a `datasets.Dataset` with a column of images.
         model: a run, its ``model/``, or anything else `wscl_embed.load_encoder` takes.
         output: the HDF5 file; images left out are named in ``<output>.quarantine.csv``.
         caption_column: the column of captions to embed by the model's text tower, beside the images. Default: that of
@@ -72,6 +72,7 @@ def embed(
         partial = Partial(path)
         on_first(lambda: locked.enter_context(partial.lock()))
         dataset = stages.open_split(data, split)
+        stages.check_images(dataset)
         if caption_column is None and update:
             caption_column = on_first(lambda: stored(path)[1])
         stages.check_column(dataset, "caption_column", caption_column)

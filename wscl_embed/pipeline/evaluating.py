@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wscl_embed.captions import known_captions
+from wscl_embed.config import make_config
 from wscl_embed.errors import InputError
 
 if TYPE_CHECKING:
@@ -40,7 +41,8 @@ def evaluate(
             besides, what nearest neighbours and a linear classifier learn from its labels.
         caption_column: the column of captions: their embeddings in the file, where it has those of the same captions,
             else what the text tower of the run ``embeddings`` makes of them.
-        split: score this split only; None: all images.
+        split: score this split only; None: all images. Where the data has no column ``split``, the test split of a
+            run is the one `fit` held out by a hash of the ids.
         before: the embedding file to compare with.
         max_queries: so many images query, drawn at random, and all are searched: exact search takes time with the
             square of the images otherwise.
@@ -56,14 +58,19 @@ def evaluate(
 
     if label_column is None and caption_column is None:
         raise InputError("nothing to score by: name a --label-column or a --caption-column.")
-    dataset = stages.open_split(data, None)
+    dataset = stages.open_split(data, None, images=False)
+    if split is not None:
+        dataset = _with_splits(dataset, Path(embeddings))
     stages.check_column(dataset, "label_column", label_column)
     stages.check_column(dataset, "caption_column", caption_column)
     files = [Path(embeddings), *([] if before is None else [Path(before)])]
     held = set.intersection(*(_ids_in(path) for path in files))
     dataset, rows, bank = _scored_and_bank(dataset, split, held)
     if not len(rows):
-        raise InputError(f"{embeddings} holds none of the images of {data} to evaluate.")
+        both = " and ".join(str(path) for path in files)
+        known = f"its ids are {', '.join(map(repr, sorted(held)[:3]))}, ..." if held else "they share no id"
+        where = "the dataset" if split is None else f"the split {split} of the dataset"
+        raise InputError(f"{both}: no embedding of any image of {where} ({known}). Name the data they were made from.")
     scored = stages.evaluation_set(
         lambda captions: _encode(Path(embeddings), captions),
         dataset,
@@ -82,6 +89,22 @@ def evaluate(
         "max_queries": max_queries,
         **stages.compare_embeddings(scored, frozen[0] if frozen else None, after),
     }
+
+
+def _with_splits(dataset: datasets.Dataset, embeddings: Path) -> datasets.Dataset:
+    """``dataset`` with a column ``split``: its own, or what the run held out."""
+    from wscl_embed.dataset import assign_splits
+    from wscl_embed.run import Run
+
+    if "split" in dataset.column_names:
+        return dataset
+    run = Run(embeddings)
+    if not run.config.is_file():
+        raise InputError("the dataset has no column 'split'; --split all scores every image.")
+    config = make_config({}, run.config)
+    if not config.scored:
+        raise InputError(f"{embeddings} was trained on all images, none held out; --split all scores every image.")
+    return assign_splits(dataset, holdout=config.holdout)
 
 
 def _encode(path: Path, captions: list[str]) -> NDArray[np.floating]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,12 +40,12 @@ class FitResult:
     """
 
     run: Run
-    metrics: dict[str, Any]
+    metrics: dict[str, Any] = field(repr=False)
     clusters: Clusters
-    dataset: datasets.Dataset
-    before: NDArray[np.floating]
-    after: NDArray[np.floating]
-    held_out: NDArray[np.int64]
+    dataset: datasets.Dataset = field(repr=False)
+    before: NDArray[np.floating] = field(repr=False)
+    after: NDArray[np.floating] = field(repr=False)
+    held_out: NDArray[np.int64] = field(repr=False)
 
 
 def fit(
@@ -60,7 +60,7 @@ def fit(
     """Cluster by the signals, fine-tune an encoder on the clusters, write the run directory, compare before and after.
 
     Args:
-        data: what `wscl_embed.load_dataset` takes, or such a dataset.
+        data: what `wscl_embed.load_dataset` takes, or a `datasets.Dataset` with a column of images.
         adapter: ``name:option=value,...`` or an `Adapter`, or several.
         output: the run directory.
         overwrite: replace a run that is there.

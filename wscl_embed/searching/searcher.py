@@ -261,14 +261,14 @@ class Searcher:
 
     @cached_property
     def _columns(self) -> ImageColumns:
-        from wscl_embed.dataset import load_dataset
+        from wscl_embed.dataset import as_dataset
 
         if self._data is None:
             raise InputError(f"{self.source}: --data must say where the images and their columns are.")
         if not isinstance(self._data, (str, Path)):
-            return ImageColumns(self._data, self.ids, "the dataset")
+            return ImageColumns(as_dataset(self._data), self.ids, "the dataset")
         try:
-            return ImageColumns(load_dataset(self._data), self.ids, str(self._data))
+            return ImageColumns(as_dataset(self._data), self.ids, str(self._data))
         except InputError as error:
             raise InputError(f"{error}{self._moved}") from error
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from wscl_embed.captions import distinct_captions
 from wscl_embed.config import FitConfig
-from wscl_embed.dataset import assign_splits, load_dataset, rows_of_split
+from wscl_embed.dataset import as_dataset, assign_splits, rows_of_split
 from wscl_embed.errors import InputError
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ def open_dataset(data: str | Path | datasets.Dataset, config: FitConfig) -> data
 
     A wrong column, an unknown split, or one in which nothing can be scored, is said now and not after training.
     """
-    dataset = load_dataset(data) if isinstance(data, (str, Path)) else data
+    dataset = as_dataset(data)
     check_images(dataset)
     if not config.scored:
         return dataset
@@ -40,7 +40,7 @@ def open_dataset(data: str | Path | datasets.Dataset, config: FitConfig) -> data
 
 def open_split(data: str | Path | datasets.Dataset, split: str | None, *, images: bool = True) -> datasets.Dataset:
     """The rows of ``split``, or all of them. Without ``images``, a dataset of signals alone will do."""
-    dataset = load_dataset(data, images=images) if isinstance(data, (str, Path)) else data
+    dataset = as_dataset(data, images=images)
     return dataset if split is None else rows_of_split(dataset, split)
 
 
@@ -49,8 +49,8 @@ def check_images(dataset: datasets.Dataset) -> None:
     if "image" not in dataset.column_names:
         raise InputError(
             f"the dataset has no column 'image' with its images, but {', '.join(dataset.column_names)} alone. "
-            "wscl_embed.load_dataset gives it one from files; without images only `cluster` works, and with "
-            "adapters that read no images."
+            "wscl_embed.load_dataset gives it one from files, cast_column(NAME, datasets.Image()) from a column of "
+            "their names; without images only `cluster` works, and with adapters that read no images."
         )
 
 
@@ -58,8 +58,8 @@ def check_column(dataset: datasets.Dataset, option: str, column: str | None) -> 
     """Refuse a column that is not there, naming those that are; None is no column asked for."""
     if column is not None and column not in dataset.column_names:
         known = [name for name in dataset.column_names if name not in ("id", "image")]
-        flag = f"--{option.replace('_', '-')}"
-        raise InputError(f"{flag} {column!r}: no such column. The dataset has: {', '.join(known)}.")
+        has = f"The dataset has: {', '.join(known)}." if known else "The dataset has images and no other column."
+        raise InputError(f"--{option.replace('_', '-')} {column!r}: no such column. {has}")
 
 
 def check_labels(dataset: datasets.Dataset, column: str, where: str) -> None:
