@@ -18,6 +18,7 @@ import torch
 from PIL import Image
 
 from wscl_embed.cli import COMMANDS, group, main
+from wscl_embed.cli.options import SectionedCommand
 from wscl_embed.config import FitConfig
 from wscl_embed.demo import EMOJI
 from wscl_embed.registry import GROUP, make_adapter
@@ -118,7 +119,7 @@ def fit_arguments(photos: Path, output: Path, *more: object, adapter: str = "has
         ("none", ("--tune", "heads"), "'heads' is not one of 'head', 'full'"),
         ("none", ("--adaptr", "x"), "--adaptr"),
         ("none", ("--overwrite", "--resume"), "give --overwrite or --resume, not both"),
-        ("none", ("--save-every", "often"), "--save-every 'often': Value error, give a number of steps such as 500"),
+        ("none", ("--save-every", "often"), "--save-every 'often': give a number of steps such as 500"),
         ("none", ("--config", "no-such.yaml"), "no-such.yaml: the config cannot be read"),
     ],
 )
@@ -288,7 +289,8 @@ def test_a_failed_overwrite_leaves_the_old_run(cli: Cli, photos: Path, tmp_path:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["fit"], "the option --data is missing"),
+        (["fit"], "the options --data, --adapter and --output are missing. Try: wscl-embed fit --help"),
+        (["fit", "--data", EMOJI, "--adapter", "none"], "the option --output is missing. Try: wscl-embed fit --help"),
         (["cluster", "--data", EMOJI], "the option --adapter is missing"),
         (["cluster", "--data", EMOJI, "--adapter", "labels:column=group"], "no column 'group'"),
         (["cluster", "--data", EMOJI, "--adapter", "labels", "--split", "tset"], "split 'tset'"),
@@ -302,7 +304,7 @@ def test_a_failed_overwrite_leaves_the_old_run(cli: Cli, photos: Path, tmp_path:
             ["cluster", "--data", EMOJI, "--adapter", "labels", "--output", "x", "--plot", "x"],
             "must be different files",
         ),
-        (["embed", "--data", EMOJI], "the option --model is missing"),
+        (["embed", "--data", EMOJI], "the options --model and --output are missing. Try: wscl-embed embed --help"),
         (["embed", "--data", EMOJI, "--model", ".", "--output", "new.h5"], "there is no open_clip_config.json in it"),
         (["embed", "--data", EMOJI, "--model", "x", "--output", "taken"], "taken exists. Give --overwrite"),
         (["embed", "--data", EMOJI, "--model", "x", "--output", "taken/new.h5"], "taken is a file, not a folder"),
@@ -407,6 +409,11 @@ def test_every_option_of_fit_is_described(cli: Cli) -> None:
     command = group.get_command(click.Context(group), "fit")
     assert command is not None
     assert all(option.help for option in command.params if isinstance(option, click.Option))
+    assert isinstance(command, SectionedCommand)
+    named = [name for names in command.sections.values() for name in names]
+    assert sorted(named) == sorted(str(parameter.name) for parameter in command.params)
+    for heading in command.sections:
+        assert f"\n{heading}:\n" in text
 
 
 def test_cluster_shows_adapters_side_by_side(cli: Cli, emoji_folder: Path) -> None:

@@ -142,7 +142,7 @@ def test_what_is_written_is_the_mixture(options: dict[str, Any], few: datasets.D
     runs = {}
     for alpha in ("0", "0.25", "1"):
         result = fit(few, TAGS, tmp_path / alpha, wise_ft=alpha, **options)
-        assert result.metrics["guard"] == {"alpha": float(alpha), "chosen_on": None}
+        assert result.metrics["guard"] == {"alpha": float(alpha), "chosen_on": None, "given": True}
         runs[alpha] = tower_of(tmp_path / alpha)
     assert any(not torch.equal(tensor, runs["0"][name]) for name, tensor in runs["1"].items())
     for name, mixed in runs["0.25"].items():
@@ -224,7 +224,7 @@ def test_with_nothing_to_choose_on_it_goes_three_tenths_of_the_way(
     scored: dict[str, Any], few: datasets.Dataset, tmp_path: Path
 ) -> None:
     blind = fit(few, TAGS, tmp_path / "blind", **scored, **QUICK)
-    assert blind.metrics["guard"] == {"alpha": 0.3, "chosen_on": None}
+    assert blind.metrics["guard"] == {"alpha": 0.3, "chosen_on": None, "given": False}
     asked = fit(few, TAGS, tmp_path / "asked", wise_ft="0.3", **QUICK)
     np.testing.assert_array_equal(blind.after, asked.after)
 
@@ -244,12 +244,12 @@ def test_auto_is_refused_where_there_is_nothing_to_choose_on(few: datasets.Datas
 
 def test_what_was_tuned_from_random_weights_is_not_mixed_with_them(few: datasets.Dataset, tmp_path: Path) -> None:
     result = fit(few, TAGS, tmp_path / "run", pretrained="none", **QUICK)
-    assert result.metrics["guard"] == {"alpha": 1.0, "chosen_on": None}
+    assert result.metrics["guard"] == {"alpha": 1.0, "chosen_on": None, "given": False}
 
 
 @pytest.mark.parametrize("value", ["1.5", "-0.1", "nan", "maybe", ""])
 def test_alpha_is_a_share(value: str) -> None:
-    with pytest.raises(InputError, match=r"--wise-ft .*: Value error, give auto, or a number from 0"):
+    with pytest.raises(InputError, match=r"--wise-ft .*: give auto, or a number from 0"):
         make_config({"data": "d", "adapter": ["none"], "output": "o", "wise_ft": value})
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,45 +25,51 @@ class FitConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     data: str = Field(description="images and their signals: a folder, Parquet, WebDataset tars, or a Hub name")
-    adapter: list[str] = Field(description="NAME or NAME:option=value,... ; may be repeated", min_length=1)
+    adapter: list[str] = Field(
+        min_length=1, description="what makes clusters: NAME or NAME:option=value,... ; may be repeated"
+    )
     adapter_weight: list[float] = Field([], description="weight of each --adapter, in their order")
     output: str = Field(description="the run directory to write")
 
     label_column: str | None = Field(
-        None, description="column to score retrieval by and to choose --wise-ft by; never shown to training"
+        None, description="column of labels to score retrieval by and to choose --wise-ft by; never shown to training"
     )
     caption_column: str | None = Field(
         None, description="column of captions to score text-to-image search by and to embed, by the model's text tower"
     )
-    eval_split: str = Field("test", description="split the before/after table is made on; several as val+test")
-    holdout: float = Field(0.2, gt=0, lt=1, description="share held out by a hash of the id, without a split column")
-    max_bad_share: float = Field(0.05, ge=0, le=1, description="stop when more of the images than this are bad")
+    eval_split: str = Field("test", description="split to score, before and after; several as val+test")
+    holdout: float = Field(
+        0.2, gt=0, lt=1, description="share of the images held out to be scored, without a split column"
+    )
+    max_bad_share: float = Field(0.05, ge=0, le=1, description="stop when more of the images than this cannot be read")
 
     model: str = Field(
-        "efficientnet-lite0", description="open_clip name, hf-hub:, model folder, .json config, timm/NAME"
+        "efficientnet-lite0", description="encoder: open_clip name, hf-hub:NAME, timm/NAME, model folder, .json config"
     )
-    pretrained: str | None = Field(None, description="open_clip tag or checkpoint file; none for random weights")
-    image_size: int | None = Field(None, ge=8, description="pixels a side, instead of the model's own")
+    pretrained: str | None = Field(None, description="its weights: open_clip tag, checkpoint file, or none: random")
+    image_size: int | None = Field(None, ge=8, description="pixels a side  [default: the model's own]")
 
     tune: Literal["head", "full"] = Field(
-        "head", description="head: a linear map on cached features, in seconds; full: the image tower"
+        "head", description="what is trained. head: a linear map of cached features, in seconds; full: the image tower"
     )
     unlocked_groups: int | None = Field(
-        None, ge=0, description="full: tune only this many of the last layer groups, as open_clip counts them"
+        None, ge=0, description="tune only this many of the last layer groups, as open_clip counts them"
     )
     micro_batch_size: int | None = Field(
-        None, ge=1, description="full: images through the encoder at once, for batches beyond memory (GradCache)"
+        None, ge=1, description="images through the encoder at once, for batches beyond memory (GradCache)"
     )
-    compile: bool = Field(False, description="full: compile the image tower with torch.compile")
-    cached_views: int = Field(4, ge=1, description="head: augmented views cached of each image")
-    epochs: int | None = Field(None, ge=1, description="passes over the data [head 20, full 10]")
-    batch_size: int | None = Field(None, ge=2, description="images a batch [head 256, full 128]")
+    compile: bool = Field(False, description="compile the image tower with torch.compile")
+    cached_views: int = Field(4, ge=1, description="augmented views cached of each image")
+    epochs: int | None = Field(None, ge=1, description="passes over the data  [default: head 20, full 10]")
+    batch_size: int | None = Field(None, ge=2, description="images a batch  [default: head 256, full 128]")
     images_per_cluster: int = Field(4, ge=1, description="images of one cluster in a batch")
-    learning_rate: float | None = Field(None, gt=0, description="peak learning rate [head 3e-3, full 1e-4]")
+    learning_rate: float | None = Field(None, gt=0, description="peak learning rate  [default: head 3e-3, full 1e-4]")
     weight_decay: float | None = Field(
-        None, ge=0, description="AdamW's; in head mode it pulls towards the frozen embedding [head 1, full 0.05]"
+        None,
+        ge=0,
+        description="AdamW's; in head mode it pulls to the frozen embedding  [default: head 1, full 0.05]",
     )
-    temperature: float = Field(0.2, gt=0, description="of the loss")
+    temperature: float = Field(0.2, gt=0, description="the lower, the more the nearest wrong images weigh")
     projection: Literal["none", "linear", "mlp"] = Field("none", description="head used in training only")
     denominator: Literal["all", "negatives"] = Field(
         "all", description="negatives: positives leave each other's denominator (SINCERE)"
@@ -76,24 +82,25 @@ class FitConfig(BaseModel):
         None, ge=1, description="epochs after which adapters that read images cluster anew, by the encoder of the time"
     )
     recluster_warmup: int = Field(
-        0, ge=0, description="epochs without these clusters before the first of them; for an untrained encoder"
+        0, ge=0, description="epochs before the first of those clusters; for an untrained encoder"
     )
 
     wise_ft: str | None = Field(
         None,
         description="share of the tuned weights in the mixture with the frozen ones that is written, 0 to 1; auto: "
-        "chosen on validation images [auto where there are 100 of them with labels or captions, else 0.3]",
+        "chosen on validation images  [default: auto where 100 of them have labels or captions, else 0.3]",
     )
 
     save_every: str = Field(
-        "10m", description="checkpoint within an epoch, beside that after it: every 500 (steps), or 10m (minutes)"
+        "10m",
+        description="checkpoints within an epoch: 500 is every 500 steps, 10m every 10 minutes",
     )
     dtype: Literal["float32", "float16"] = Field("float32", description="of the embeddings in the HDF5 file")
-    device: str = Field("auto", description="auto, cpu, cuda, cuda:1, ...")
-    workers: int | None = Field(None, ge=0, description="processes that decode images [cores - 1, at most 8]")
-    cache_dir: str | None = Field(None, description="cache of features, of images and texts [~/.cache/wscl-embed]")
+    device: str = Field("auto", description="where to compute: auto, cpu, cuda, cuda:1, ...")
+    workers: int | None = Field(None, ge=0, description="processes that decode images  [default: cores - 1, at most 8]")
+    cache_dir: str | None = Field(None, description="folder for cached features  [default: ~/.cache/wscl-embed]")
     tensorboard: bool = Field(False, description="write TensorBoard logs into the run directory")
-    seed: int = Field(0, ge=0, description="of clustering, sampling, augmentation and initialisation")
+    seed: int = Field(0, ge=0, description="random seed of clustering, sampling, augmentation and initialisation")
 
     @field_validator("wise_ft", mode="before")
     @classmethod
@@ -169,12 +176,24 @@ def make_config(options: Mapping[str, Any], config_file: str | Path | None = Non
         if problem["type"] == "extra_forbidden":
             message = f"unknown option {name!r}. {nearest(name, FitConfig.model_fields)}"
         elif problem["type"] == "missing":
-            message = f"the option --{name.replace('_', '-')} is missing."
+            message = missing([str(one["loc"][0]) for one in error.errors() if one["type"] == "missing"], "fit")
         elif not problem["loc"]:
             message = problem["msg"].removeprefix("Value error, ") + "."
         else:
-            message = f"--{name.replace('_', '-')} {problem['input']!r}: {problem['msg']}."
+            problem_text = problem["msg"].removeprefix("Value error, ")
+            message = f"--{name.replace('_', '-')} {problem['input']!r}: {problem_text}."
         raise InputError(place + message) from error
+
+
+def missing(names: Sequence[str], command: str) -> str:
+    """What to say of options that were not given.
+
+    >>> missing(["data", "label_column"], "fit")
+    'the options --data and --label-column are missing. Try: wscl-embed fit --help'
+    """
+    *first, last = [f"--{name.replace('_', '-')}" for name in names]
+    said = f"options {', '.join(first)} and {last} are" if first else f"option {last} is"
+    return f"the {said} missing. Try: wscl-embed {command} --help"
 
 
 class PlainLoader(yaml.SafeLoader):

@@ -86,8 +86,10 @@ def choose(sweep: list[Candidate]) -> float:
 def describe(report: Mapping[str, Any]) -> str:
     """How far it went and why, in one line, from ``guard`` of ``metrics.json``.
 
-    >>> describe({"alpha": 0.3, "chosen_on": None})
-    'the weights written are 0.3 of the way from the frozen to the tuned ones'
+    >>> describe({"alpha": 0.3, "chosen_on": None, "given": False}).split(", ")[1]
+    'the default where too few validation images have labels or captions to choose it by'
+    >>> describe({"alpha": 0.5, "chosen_on": None, "given": True})
+    'the weights written are 0.5 of the way from the frozen to the tuned ones'
     """
     alpha, split = report["alpha"], report["chosen_on"]
     if split is not None and alpha == 0:
@@ -96,6 +98,8 @@ def describe(report: Mapping[str, Any]) -> str:
             "tuned weights gained more than its standard error without a loss"
         )
     chosen = "" if split is None else f", chosen on the {report['images']} images of the split {split}"
+    if split is None and not report.get("given", True):
+        chosen = ", the default where too few validation images have labels or captions to choose it by"
     if alpha == 1:
         return f"the weights written are the tuned ones{chosen}"
     return f"the weights written are {alpha:g} of the way from the frozen to the tuned ones{chosen}"

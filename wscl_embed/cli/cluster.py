@@ -6,9 +6,13 @@ from typing import Any
 
 import click
 
-from wscl_embed.cli.options import config_options, given
+from wscl_embed.cli.options import config_options, given, require
 
 OPTIONS = ["data", "adapter", "adapter_weight", "output", "model", "pretrained", "image_size", "device", "workers"]
+DESCRIBED = {
+    "output": "Parquet file to write the clusters to  [default: none is written]",
+    "model": "encoder for adapters that read images, as for fit  [default: efficientnet-lite0]",
+}
 
 
 @click.command(
@@ -16,17 +20,17 @@ OPTIONS = ["data", "adapter", "adapter_weight", "output", "model", "pretrained",
 Example:
   wscl-embed cluster --data photos/ --adapter hashtags --adapter captions --label-column category --plot plane.png"""
 )
-@config_options(OPTIONS)
-@click.option("--split", help="cluster the rows of this split only")
+@config_options(OPTIONS, described=DESCRIBED)
+@click.option("--split", metavar="SPLIT", help="cluster the rows of this split only")
 @click.option(
     "--batch-size",
     type=click.IntRange(min=2),
     default=512,
     show_default=True,
-    help="for the expected number of positives in a batch",
+    help="images a batch, to say how many positives an image meets in one",
 )
 @click.option(
-    "--label-column", metavar="TEXT", help="column of labels, of some images or all, to hold the clusters against"
+    "--label-column", metavar="COLUMN", help="column of labels, of some images or all, to compare the clusters with"
 )
 @click.option(
     "--stability",
@@ -34,7 +38,7 @@ Example:
     metavar="N",
     default=3,
     show_default=True,
-    help="compare N clusterings of subsamples, and of seeds; on at most 2,000 records; 0 for none",
+    help="how many clusterings to compare, of subsamples and of seeds, on at most 2,000 records; 0: none",
 )
 @click.option("--diagnostics", metavar="PATH", help="write what was found as JSON")
 @click.option("--plot", metavar="PATH", help="write the information plane as a PNG; needs --label-column")
@@ -42,17 +46,14 @@ Example:
 def command(**options: Any) -> None:
     """Turn signals into clusters and say what they are, without training.
 
-    --output is a Parquet file; without it the clusters are only described. With labels, I(Z;T) says in bits how much
-    of them the clusters tell, and H(Z|T) how much besides: a signal with little of the first will not help.
+    With --label-column it also says, in bits, how much the clusters tell about the labels, I(Z;T), and how much they
+    tell besides, H(Z|T). A signal with little I(Z;T) will not help.
     """
     from wscl_embed.cli.diagnostics_tables import print_diagnostics
-    from wscl_embed.errors import InputError
     from wscl_embed.pipeline import run_cluster
 
     chosen = given(options)
-    for name in ("data", "adapter"):
-        if name not in chosen:
-            raise InputError(f"the option --{name} is missing.")
+    require(chosen, ["data", "adapter"], "cluster")
     result = run_cluster(chosen.pop("data"), chosen.pop("adapter"), **chosen)
     print_diagnostics(result.diagnostics)
     for name in ("output", "diagnostics", "plot"):

@@ -28,4 +28,4 @@ def command(output: str, overwrite: bool, workers: int | None) -> None:
     click.echo(f"Wrote {result.run.folder}: embeddings.h5, model/, {CONTACT_SHEET} (ten queries before and after)")
     if result.run.report.is_file():
         click.echo(f"Look at it in a browser: {result.run.report}")
-    click.echo(f"Try: wscl-embed search {result.run.folder} --image PICTURE")
+    click.echo(f"Search it: wscl-embed serve {result.run.folder}")

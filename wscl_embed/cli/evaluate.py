@@ -12,9 +12,9 @@ Example:
 )
 @click.argument("embeddings", metavar="RUN_OR_H5")
 @click.option("--data", required=True, metavar="PATH", help="the images it was made from, for their labels")
-@click.option("--label-column", metavar="TEXT", help="the column of labels: image-to-image retrieval, probes")
-@click.option("--caption-column", metavar="TEXT", help="the column of captions: text-to-image retrieval")
-@click.option("--split", default="test", show_default=True, help="score this split; all for every image")
+@click.option("--label-column", metavar="COLUMN", help="column of labels: image-to-image retrieval, probes")
+@click.option("--caption-column", metavar="COLUMN", help="column of captions: text-to-image retrieval")
+@click.option("--split", metavar="SPLIT", default="test", show_default=True, help="score this split; all: every image")
 @click.option("--before", metavar="RUN_OR_H5", help="another embedding file over the same images, to compare with")
 @click.option(
     "--max-queries", type=click.IntRange(min=1), help="draw so many queries at random; all images are searched"
@@ -30,7 +30,8 @@ def command(
 ) -> None:
     """Score an embedding file by labels, captions or both, alone or against another.
 
-    The nearest neighbours and the linear probe learn from the labels of the split `train`, where the file has it.
+    Where the data has no column `split`, the split test of a run is what `fit` held out. The nearest neighbours and the
+    linear probe learn from the labels of the split `train`, where the file has it.
     """
     from wscl_embed.cli.tables import print_scores
     from wscl_embed.metric_names import ALL

@@ -21,12 +21,14 @@ the embeddings. Delete one that came with a run from somebody else, and build yo
 trusts what it reads."""
 )
 @click.argument("source", metavar="RUN")
-@click.option("--kind", type=click.Choice(["auto", "hnsw", "ivf"]), default="auto", show_default=True, help="of index")
+@click.option(
+    "--kind", type=click.Choice(["auto", "hnsw", "ivf"]), default="auto", show_default=True, help="kind of index"
+)
 @click.option("--recall", type=float, default=0.95, show_default=True, metavar="X", help="recall@10 to reach")
-@click.option("--caption-column", help="texts to measure text queries with  [the run's]")
-@click.option("--data", metavar="PATH", help="the dataset with the captions  [the run's]")
-@click.option("--model", metavar="TEXT", help="what RUN was embedded with, if it is an embedding file and no run")
-@click.option("--pretrained", metavar="TEXT", help="the weights of --model, as for embed")
+@click.option("--caption-column", metavar="COLUMN", help="texts to measure text queries with  [default: the run's]")
+@click.option("--data", metavar="PATH", help="the dataset with the captions  [default: the run's]")
+@click.option("--model", metavar="NAME", help="what embedded RUN, if that is an HDF5 file: a run or a model")
+@click.option("--pretrained", metavar="TAG", help="the weights of --model, as for fit")
 def command(source: str, **options: Any) -> None:
     """Build an index that makes searching many images fast, and say what it misses."""
     from wscl_embed.pipeline import index

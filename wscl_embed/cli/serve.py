@@ -20,10 +20,12 @@ ends it."""
 @click.argument("source", metavar="RUN")
 @click.option("--compare", metavar="RUN", help="another run or embedding file, instead of the frozen encoder")
 @click.option("--after-only", is_flag=True, help="search the run's embeddings alone")
-@click.option("--port", type=click.IntRange(0, 65535), metavar="N", help="0: any  [the first free one from 8765 on]")
-@click.option("--data", metavar="PATH", help="the dataset with the images and columns  [the run's]")
-@click.option("--model", metavar="TEXT", help="what RUN was embedded with, if it is an embedding file and no run")
-@click.option("--pretrained", metavar="TEXT", help="the weights of --model, as for embed")
+@click.option(
+    "--port", type=click.IntRange(0, 65535), metavar="N", help="0: any  [default: the first free one from 8765 on]"
+)
+@click.option("--data", metavar="PATH", help="the dataset with the images and columns  [default: the run's]")
+@click.option("--model", metavar="NAME", help="what embedded RUN, if that is an HDF5 file: a run or a model")
+@click.option("--pretrained", metavar="TAG", help="the weights of --model, as for fit")
 def command(source: str, **options: Any) -> None:
     """Look at a run in a browser: search before and after side by side, browse clusters, filter by columns."""
     from wscl_embed.pipeline import serve

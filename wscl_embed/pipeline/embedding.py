@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from wscl_embed.config import make_config
 from wscl_embed.errors import InputError
 from wscl_embed.pipeline.places import check_file
+from wscl_embed.progress import say
 
 if TYPE_CHECKING:
     import datasets
@@ -93,7 +94,10 @@ def embed(
             max_bad_share=max_bad_share,
         )
         if quarantine is not None:
-            on_first(lambda: quarantine.write(path.with_name(f"{path.name}.quarantine.csv")))
+            listing = path.with_name(f"{path.name}.quarantine.csv")
+            on_first(lambda: quarantine.write(listing))
+            if len(quarantine):
+                on_first(lambda: say(f"bad images left out: {len(quarantine)}; {listing} names them", "yellow"))
         on_first(partial.remove)
     return path
 

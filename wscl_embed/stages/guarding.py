@@ -98,15 +98,15 @@ def guard(
     """Settle on a mixture: the one asked for, the one validation images choose, or the one for want of them.
 
     Returns:
-        The outputs (n, D) of what is written, and ``guard`` for ``metrics.json``: ``alpha``, ``chosen_on``, and where
-        it was chosen the number of ``images`` and the ``sweep``.
+        The outputs (n, D) of what is written, and ``guard`` for ``metrics.json``: ``alpha`` and ``chosen_on``; where it
+        was chosen, the number of ``images`` and the ``sweep``, else whether it was ``given``.
     """
     from wscl_embed.guard import describe
 
     split = None if config.alpha is not None else validation_split(material.dataset, config)
     if split is None:
         alpha = blind_alpha(config) if config.alpha is None else config.alpha
-        report: dict[str, Any] = {"alpha": alpha, "chosen_on": None}
+        report: dict[str, Any] = {"alpha": alpha, "chosen_on": None, "given": config.alpha is not None}
     else:
         report = sweep(mixture, encode_texts, material, split, config)
         if report["alpha"] == 0:
