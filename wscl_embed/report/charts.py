@@ -62,6 +62,7 @@ def map_chart(n: int) -> dict[str, Any]:
 
 def training_charts(history: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """A line for each number that was written down after the epochs: ``title``, ``item`` and the last ``value``."""
+    from bokeh.models import NumeralTickFormatter
     from bokeh.plotting import figure
 
     charts = []
@@ -78,35 +79,32 @@ def training_charts(history: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]
         plot.line(epochs[known], values[known], line_width=2, line_color=ACCENT, name="accent")
         plot.scatter(epochs[known], values[known], size=5, color=ACCENT, name="accent")
         plot.xaxis.axis_label = "epoch"
+        plot.yaxis.formatter = NumeralTickFormatter(format="0.[00000]")
         plot.y_range.range_padding = 0.15
         charts.append({"title": title, "item": _item(plot), "first": values[known][0], "last": values[known][-1]})
     return charts
 
 
 def information_chart(points: Sequence[PlanePoint]) -> dict[str, Any]:
-    """I(Z;T) against H(Z|T): the higher and the further to the left the better."""
+    """H(Z|T) over I(Z;T), as `wscl_embed.diagnostics.plot_information_plane` has it: right and down is better."""
     from bokeh.models import ColumnDataSource, LabelSet, Range1d
     from bokeh.plotting import figure
 
     plot = figure(height=340, sizing_mode="stretch_width", tools="hover", toolbar_location=None)
     plot.hover.tooltips = [("clusters", "@name"), ("I(Z;T)", "@told{0.00} bits"), ("H(Z|T)", "@besides{0.00} bits")]
-    right = max(1.0, *(point.besides for point in points))
-    top = max(point.told for point in points)
-    plot.x_range = Range1d(-0.06 * right, 1.06 * right)
-    plot.y_range = Range1d(0, 1.25 * top or 1)
+    right = max(point.told for point in points) or 1.0
+    top = max(1.0, *(point.besides for point in points))
+    plot.x_range = Range1d(0, 1.25 * right)
+    plot.y_range = Range1d(-0.06 * top, 1.15 * top)
     for reference in (False, True):
         some = [point for point in points if point.reference is reference]
-        sides = ["right" if point.besides > right / 2 else "left" for point in some]
-        columns = {key: [getattr(point, key) for point in some] for key in ("name", "told", "besides")}
-        source = ColumnDataSource(
-            {**columns, "align": sides, "shift": [-10 if side == "right" else 10 for side in sides]}
-        )
+        source = ColumnDataSource({key: [getattr(point, key) for point in some] for key in ("name", "told", "besides")})
         name, marker = ("reference", "diamond") if reference else ("accent", "circle")
-        plot.scatter("besides", "told", source=source, size=12, marker=marker, color=ACCENT, name=name)
-        place = {"x_offset": "shift", "y_offset": 8, "text_align": "align", "text_font_size": "13px"}
-        plot.add_layout(LabelSet(x="besides", y="told", text="name", source=source, name="names", **place))
-    plot.xaxis.axis_label = "H(Z|T): bits the clusters tell besides the labels"
-    plot.yaxis.axis_label = "I(Z;T): bits they tell about the labels"
+        plot.scatter("told", "besides", source=source, size=12, marker=marker, color=ACCENT, name=name)
+        place = {"x_offset": 10, "y_offset": 6, "text_align": "left", "text_font_size": "13px"}
+        plot.add_layout(LabelSet(x="told", y="besides", text="name", source=source, name="names", **place))
+    plot.xaxis.axis_label = "I(Z;T): bits the clusters tell of the labels"
+    plot.yaxis.axis_label = "H(Z|T): bits they tell besides"
     return _item(plot)
 
 

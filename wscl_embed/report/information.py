@@ -22,8 +22,8 @@ class PlanePoint:
 
 
 def information_points(given: ReportInput) -> list[PlanePoint]:
-    """A point for the clusters of each adapter, over the images trained on, then the corners: no clusters at all, and
-    the labels themselves. None where no image trained on has a label."""
+    """A point for the clusters of each adapter, over the images trained on, then the corners: no clusters at all
+    (SimCLR), and the labels themselves (SupCon). None where no image trained on has a label."""
     labels = [given.label_names[code] if code >= 0 else None for code in given.label_codes[given.trained_rows]]
     if not any(label is not None for label in labels):
         return []
@@ -40,6 +40,6 @@ def information_points(given: ReportInput) -> list[PlanePoint]:
     alone = math.log2(len(labels)) - label_entropy  # each image a cluster of its own
     return [
         *found,
-        PlanePoint("none (every image alone)", label_entropy, alone, label_entropy, reference=True),
-        PlanePoint("labels", label_entropy, 0.0, label_entropy, reference=True),
+        PlanePoint("SimCLR", label_entropy, alone, label_entropy, reference=True),
+        PlanePoint("SupCon", label_entropy, 0.0, label_entropy, reference=True),
     ]
