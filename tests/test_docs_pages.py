@@ -20,7 +20,7 @@ from click.testing import CliRunner
 
 from tests.conftest import IMAGE_SIZE
 from wscl_embed import encoder_sources
-from wscl_embed.cli import group
+from wscl_embed.cli import COMMANDS, group
 from wscl_embed.encoder import Encoder
 
 ROOT = Path(__file__).parent.parent
@@ -138,3 +138,6 @@ def test_the_site_builds(tmp_path: Path) -> None:
     page = (tmp_path / "site" / "reference" / "python" / "index.html").read_text(encoding="utf-8")
     assert "Cl-InfoNCE" in page
     assert "Raises" in page
+    commands_page = (tmp_path / "site" / "reference" / "commands" / "index.html").read_text(encoding="utf-8")
+    assert all(f"wscl-embed {name}" in commands_page for name in COMMANDS)
+    assert "Sentinel" not in commands_page

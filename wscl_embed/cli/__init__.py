@@ -74,10 +74,15 @@ class LazyGroup(click.Group):
 def group() -> None:
     """From images and weak metadata to a better embedding file.
 
+    Try it on what comes with the package:
+
     \b
-    Try it on what comes with the package:  wscl-embed demo
+        wscl-embed demo
+
     Then on your own images:
-      wscl-embed fit --data photos/ --adapter hashtags:column=tags --label-column category --output runs/photos
+
+    \b
+        wscl-embed fit --data photos/ --adapter hashtags:column=tags --label-column category --output runs/photos
 
     \b
     Exit codes: 0 done, 1 failed, 2 wrong use or bad input, 3 loss not finite, 4 out of memory, 5 disk full or broken,

@@ -6,9 +6,10 @@ import click
 
 
 @click.command(
+    "adapters",
     epilog="""\b
 Example:
-  wscl-embed adapters hashtags"""
+  wscl-embed adapters hashtags""",
 )
 @click.argument("names", nargs=-1, metavar="[NAME]...")
 def command(names: tuple[str, ...]) -> None:

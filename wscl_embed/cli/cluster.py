@@ -16,9 +16,10 @@ DESCRIBED = {
 
 
 @click.command(
+    "cluster",
     epilog="""\b
 Example:
-  wscl-embed cluster --data photos/ --adapter hashtags --adapter captions --label-column category --plot plane.png"""
+  wscl-embed cluster --data photos/ --adapter hashtags --adapter captions --label-column category --plot plane.png""",
 )
 @config_options(OPTIONS, described=DESCRIBED)
 @click.option("--split", metavar="SPLIT", help="cluster the rows of this split only")

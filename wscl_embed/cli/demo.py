@@ -6,9 +6,10 @@ import click
 
 
 @click.command(
+    "demo",
     epilog="""\b
 Example:
-  wscl-embed demo --output runs/demo"""
+  wscl-embed demo --output runs/demo""",
 )
 @click.option("--output", default="runs/demo", show_default=True, metavar="PATH", help="the run directory to write")
 @click.option("--overwrite", is_flag=True, help="replace the run in --output")

@@ -14,12 +14,13 @@ MARKS = {"fine": ("ok", None), "note": ("note", "yellow"), "broken": ("BROKEN", 
 
 
 @click.command(
+    "doctor",
     epilog="""\b
 Example:
   wscl-embed doctor --output runs/
 
 Exit code 0 where a run would work, 1 where something would break it. It writes 64 MiB to the places it measures, and
-removes them."""
+removes them.""",
 )
 @click.option("--output", default=".", show_default=True, metavar="PATH", help="where runs would be written")
 @click.option("--json", "as_json", is_flag=True, help="print JSON instead of a table")

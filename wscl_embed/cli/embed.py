@@ -17,9 +17,10 @@ DESCRIBED = {
 
 
 @click.command(
+    "embed",
     epilog="""\b
 Example:
-  wscl-embed embed --data more-photos/ --model runs/photos --output more.h5"""
+  wscl-embed embed --data more-photos/ --model runs/photos --output more.h5""",
 )
 @config_options(OPTIONS, described=DESCRIBED)
 @click.option(

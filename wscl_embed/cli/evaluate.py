@@ -6,9 +6,10 @@ import click
 
 
 @click.command(
+    "evaluate",
     epilog="""\b
 Example:
-  wscl-embed evaluate runs/photos --data photos/ --label-column category --before frozen.h5"""
+  wscl-embed evaluate runs/photos --data photos/ --label-column category --before frozen.h5""",
 )
 @click.argument("embeddings", metavar="RUN_OR_H5")
 @click.option("--data", required=True, metavar="PATH", help="the images it was made from, for their labels")

@@ -10,6 +10,7 @@ LISTING = "\n".join(f"  {name:<16}{layout.help}" for name, layout in LAYOUTS.ite
 
 
 @click.command(
+    "export",
     epilog=f"""\b
 Layouts:
 {LISTING}
@@ -18,7 +19,7 @@ Layouts:
 Example:
   wscl-embed export runs/photos --layout parquet --output photos.parquet
   wscl-embed export runs/photos --layout ann-benchmarks:queries=500,neighbors=10 --output photos-angular.hdf5
-  wscl-embed export runs/photos --layout onnx --output photos.onnx"""
+  wscl-embed export runs/photos --layout onnx --output photos.onnx""",
 )
 @click.argument("source", metavar="RUN_OR_H5")
 @click.option("--layout", required=True, metavar="SPEC", help="NAME or NAME:option=value,...")

@@ -33,6 +33,7 @@ SECTIONS = {
 
 
 @click.command(
+    "fit",
     cls=SectionedCommand,
     sections=SECTIONS,
     epilog="""\b

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
 
 @click.command(
+    "index",
     epilog="""\b
 Example:
   wscl-embed index runs/photos
@@ -18,7 +19,7 @@ Example:
 
 auto builds nothing for up to 50,000 images, which exact search looks through in milliseconds. The index lies beside
 the embeddings. Delete one that came with a run from somebody else, and build your own: reading it runs code that
-trusts what it reads."""
+trusts what it reads.""",
 )
 @click.argument("source", metavar="RUN")
 @click.option(

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
 
 @click.command(
+    "search",
     epilog="""\b
 Example:
   wscl-embed search runs/photos --image query.jpg -k 5
@@ -19,7 +20,7 @@ Example:
 --where is an SQL condition over the columns of the dataset, as DuckDB reads it: text in single quotes, AND, OR, NOT,
 IN ('a', 'b'), LIKE 'S%', BETWEEN, IS NULL, list_contains(tags, 'beach'), attributes.colour = 'red'.
 
---sheet writes a contact sheet of what was found."""
+--sheet writes a contact sheet of what was found.""",
 )
 @click.argument("source", metavar="RUN")
 @click.option("--image", metavar="FILE", help="the query, an image")

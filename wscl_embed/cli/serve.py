@@ -8,6 +8,7 @@ import click
 
 
 @click.command(
+    "serve",
     epilog="""\b
 Example:
   wscl-embed serve runs/photos
@@ -15,7 +16,7 @@ Example:
 
 The page is for this machine alone: it listens on 127.0.0.1. From elsewhere, ssh -L 8765:127.0.0.1:8765 HOST brings it
 to you. The embeddings before tuning are made at the first start, where fit did not leave them in the cache. Ctrl-C
-ends it."""
+ends it.""",
 )
 @click.argument("source", metavar="RUN")
 @click.option("--compare", metavar="RUN", help="another run or embedding file, instead of the frozen encoder")
