@@ -14,6 +14,8 @@ from wscl_embed.progress import say
 if TYPE_CHECKING:
     import datasets
 
+    from wscl_embed.quarantine import Quarantine
+
 
 def embed(
     data: str | Path | datasets.Dataset,
@@ -72,11 +74,9 @@ def embed(
         on_first(lambda: check_output(path, overwrite, resume, update))
         partial = Partial(path)
         on_first(lambda: locked.enter_context(partial.lock()))
-        dataset = stages.open_split(data, split)
-        stages.check_images(dataset)
         if caption_column is None and update:
             caption_column = on_first(lambda: stored(path)[1])
-        stages.check_column(dataset, "caption_column", caption_column)
+        dataset = _open(data, split, caption_column)
         encoder = load_encoder(model, pretrained, image_size=image_size, device=device)
         stages.check_text_tower(encoder, caption_column)
         if overwrite:
@@ -94,12 +94,27 @@ def embed(
             max_bad_share=max_bad_share,
         )
         if quarantine is not None:
-            listing = path.with_name(f"{path.name}.quarantine.csv")
-            on_first(lambda: quarantine.write(listing))
-            if len(quarantine):
-                on_first(lambda: say(f"bad images left out: {len(quarantine)}; {listing} names them", "yellow"))
+            on_first(lambda: _list_bad(quarantine, path))
         on_first(partial.remove)
     return path
+
+
+def _open(data: str | Path | datasets.Dataset, split: str | None, caption_column: str | None) -> datasets.Dataset:
+    """The rows to embed, with images and the captions that were asked for."""
+    from wscl_embed import stages
+
+    dataset = stages.open_split(data, split)
+    stages.check_images(dataset)
+    stages.check_column(dataset, "caption_column", caption_column)
+    return dataset
+
+
+def _list_bad(quarantine: Quarantine, output: Path) -> None:
+    """Name the images left out in ``<output>.quarantine.csv``, and say that there are some."""
+    path = output.with_name(f"{output.name}.quarantine.csv")
+    quarantine.write(path)
+    if len(quarantine):
+        say(f"bad images left out: {len(quarantine)}; {path} names them", "yellow")
 
 
 def check_output(path: Path, overwrite: bool, resume: bool, update: bool) -> None:

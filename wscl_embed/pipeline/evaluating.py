@@ -66,11 +66,7 @@ def evaluate(
     files = [Path(embeddings), *([] if before is None else [Path(before)])]
     held = set.intersection(*(_ids_in(path) for path in files))
     dataset, rows, bank = _scored_and_bank(dataset, split, held)
-    if not len(rows):
-        both = " and ".join(str(path) for path in files)
-        known = f"its ids are {', '.join(map(repr, sorted(held)[:3]))}, ..." if held else "they share no id"
-        where = "the dataset" if split is None else f"the split {split} of the dataset"
-        raise InputError(f"{both}: no embedding of any image of {where} ({known}). Name the data they were made from.")
+    _check_any(rows, files, held, split)
     scored = stages.evaluation_set(
         lambda captions: _encode(Path(embeddings), captions),
         dataset,
@@ -89,6 +85,16 @@ def evaluate(
         "max_queries": max_queries,
         **stages.compare_embeddings(scored, frozen[0] if frozen else None, after),
     }
+
+
+def _check_any(rows: NDArray[np.int64], files: Sequence[Path], held: Set[str], split: str | None) -> None:
+    """Refuse embeddings of other images than those to score, showing the ids they have."""
+    if len(rows):
+        return
+    both = " and ".join(str(path) for path in files)
+    known = f"its ids are {', '.join(map(repr, sorted(held)[:3]))}, ..." if held else "they share no id"
+    where = "the dataset" if split is None else f"the split {split} of the dataset"
+    raise InputError(f"{both}: no embedding of any image of {where} ({known}). Name the data they were made from.")
 
 
 def _with_splits(dataset: datasets.Dataset, embeddings: Path) -> datasets.Dataset:
