@@ -111,6 +111,7 @@ def fit_arguments(photos: Path, output: Path, *more: object, adapter: str = "has
         ("none", ("--label-column", "label", "--eval-split", "tset"), "no such split. There are: test, train, val."),
         ("none", ("--caption-column", "capt"), "--caption-column 'capt': no such column. The dataset has: tags,"),
         ("none", ("--caption-column", "captions"), "the model efficientnet-lite0 has no text tower"),
+        ("none", ("--model", "resnet18"), "unknown model 'resnet18'. Did you mean timm/resnet18?"),
         ("none", ("--model", "ViT-B-33"), "unknown model 'ViT-B-33'. Did you mean ViT-B-32"),
         ("none", ("--adapter-weight", 1, "--adapter-weight", 2), "1 --adapter, but 2 --adapter-weight"),
         ("none", ("--device", "gpu"), "--device 'gpu': no such device; there are auto, cpu, cuda"),
@@ -260,7 +261,7 @@ def test_a_run_is_resumed_with_its_own_options_only(cli: Cli, photos: Path, tmp_
     config = FitConfig(**options, image_size=48, epochs=1, cached_views=1, device="cpu").resolved()
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "config.yaml").write_text(config.to_yaml())
-    said = "run: --resume with another config: temperature: 0.2 -> 0.5."
+    said = "run: --resume with other options than the run began with: temperature: 0.2 -> 0.5. Give the old ones,"
     check_refused(cli, tmp_path, [*arguments, "--resume", "--temperature", 0.5], said)
     checkpoint = tmp_path / "run" / "checkpoints" / "epoch-00001-step-0000000"
     checkpoint.mkdir(parents=True)

@@ -102,6 +102,12 @@ class FitConfig(BaseModel):
     tensorboard: bool = Field(False, description="write TensorBoard logs into the run directory")
     seed: int = Field(0, ge=0, description="random seed of clustering, sampling, augmentation and initialisation")
 
+    @field_validator("data", "output")
+    @classmethod
+    def _without_slash(cls, value: str) -> str:
+        """``photos/`` is ``photos``, also to ``--resume``, which compares."""
+        return value.rstrip("/") or value
+
     @field_validator("wise_ft", mode="before")
     @classmethod
     def _is_alpha(cls, value: object) -> object:
@@ -163,8 +169,9 @@ def make_config(options: Mapping[str, Any], config_file: str | Path | None = Non
         InputError: an unknown option (names the nearest), a value that does not fit, one that is missing, or a file
             that does not parse.
 
-    >>> make_config({"data": "photos", "adapter": ["hashtags"], "output": "runs/a"}).resolved().epochs
-    20
+    >>> config = make_config({"data": "photos/", "adapter": ["hashtags"], "output": "runs/a"})
+    >>> config.data, config.resolved().epochs
+    ('photos', 20)
     """
     merged = {**(read_config(config_file) if config_file else {}), **options}
     try:

@@ -56,6 +56,11 @@ def load_dataset(
 
     Raises:
         InputError: nothing there that can be read, or something in it that must be mended first, with its place.
+
+    Example::
+
+        photos = wscl_embed.load_dataset("photos/", split="train")
+        print(photos.column_names, photos[0]["id"])
     """
     with quiet():
         source = find_source(path_or_name, images=images)

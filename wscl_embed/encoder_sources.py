@@ -45,6 +45,11 @@ def load_encoder(
 
     Raises:
         InputError: an unknown model (names the nearest), weights that do not fit or are not there, no such device.
+
+    Example::
+
+        encoder = wscl_embed.load_encoder("ViT-B-32", "laion2b_s34b_b79k")
+        encoder = wscl_embed.load_encoder("runs/photos")  # the tuned model of a run
     """
     torch_device = choose_device(device)
     if model == LITE0:
@@ -106,9 +111,12 @@ def _nearest_model(model: str) -> str:
     import difflib
 
     import open_clip
+    import timm
 
     known = [*open_clip.list_models(), LITE0]
     close = difflib.get_close_matches(model, known, n=3, cutoff=0.4)
+    if timm.is_model(model):
+        close = [f"timm/{model}"]
     guess = f"Did you mean {' or '.join(close)}? " if close else ""
     return f"{guess}open_clip knows {len(known) - 1} models; a folder, a .json config and timm/NAME work too."
 

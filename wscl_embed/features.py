@@ -55,12 +55,12 @@ class ImageFeatures:
 
 
 class EncodeOptions(TypedDict, total=False):
-    """How `encode_images` goes about it."""
+    """Options of `encode_images` and `iterate_encoded`."""
 
     n_views: int | None
     """Random augmented views of each image; None (the default): the image as the encoder's preprocessing shows it."""
     seed: int
-    """Of the views."""
+    """The random views depend on it."""
     batch_size: int
     """Images and views through the encoder at once; default 64."""
     workers: int | None
@@ -80,6 +80,9 @@ def encode_images(
         cache_dir: read the result from there when the same encoder has met the same images before, and write it there
             otherwise. None: no cache.
         options: `EncodeOptions`.
+
+    Returns:
+        The outputs for the images that decode, in the order of rows, and which images do not.
     """
     if cache_dir is None:
         return _encode(encoder, dataset, options)

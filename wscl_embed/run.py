@@ -82,7 +82,10 @@ class Run:
         old = make_config({}, self.config).resolved().model_dump(exclude=set(SAME_RESULT))
         new = config.model_dump(exclude=set(SAME_RESULT))
         if old != new:
-            raise InputError(f"{self.folder}: --resume with another config: {differences(old, new)}.")
+            raise InputError(
+                f"{self.folder}: --resume with other options than the run began with: {differences(old, new)}. Give "
+                "the old ones, another --output, or --overwrite to begin anew."
+            )
 
     def write_metrics(self, metrics: dict[str, Any]) -> None:
         """Write ``metrics.json``."""

@@ -57,6 +57,11 @@ def cluster(
 
     Raises:
         InputError: wrong use or bad input.
+
+    Example::
+
+        clusters = wscl_embed.cluster("photos/", ["hashtags", "captions:column=title"])
+        print(clusters.table.sort_values("size").tail())
     """
     repeats = stability if options.get("diagnostics") is not None else 0
     return run_cluster(data, adapter, output, stability=repeats, **options).clusters
@@ -118,7 +123,7 @@ def run_cluster(
 def _check(
     places: Sequence[Path], overwrite: bool, plot: str | Path | None, label_column: str | None, stability: int
 ) -> None:
-    """What can be said before any work."""
+    """Refuse, before any work, places that are taken and options that do not go together."""
     from wscl_embed.diagnostics.plot import load_matplotlib
 
     for path in places:

@@ -58,6 +58,12 @@ def embed(
     Raises:
         InputError: wrong use or bad input, more bad images than ``max_bad_share``, or another process that writes the
             same file; no file is written then.
+
+    Example::
+
+        path = wscl_embed.embed("more-photos/", "runs/photos", "more.h5")
+        with wscl_embed.EmbeddingStore(path) as store:
+            print(len(store), store.embeddings.shape)
     """
     from wscl_embed import stages
     from wscl_embed.distributed import on_first, processes

@@ -53,6 +53,11 @@ def evaluate(
 
     Raises:
         InputError: wrong use or bad input.
+
+    Example::
+
+        scores = wscl_embed.evaluate("runs/photos", "photos/", "category")
+        print(scores["after"]["recall@1"], scores["n_queries"])
     """
     from wscl_embed import stages
 

@@ -47,7 +47,7 @@ def search(
         columns: those whose values come with each hit. Default: the run's label column.
         data: the dataset. Default: the one the run's config names.
         model, pretrained: what an embedding file was made with.
-        exact: leave an index aside.
+        exact: look at every row, also where there is an index.
         sheet: write a picture of the hits to this PNG.
         overwrite: replace ``sheet``.
 

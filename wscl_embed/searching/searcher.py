@@ -80,7 +80,7 @@ class Searcher:
                 Default: the run's.
             data: the dataset with the images and their columns. Default: the one the run's config names.
             device: for the encoder; one query takes longer to a GPU and back than on the CPU.
-            exact: leave an index aside.
+            exact: look at every row, also where there is an index.
 
         Raises:
             InputError: no such run or file.
@@ -293,6 +293,6 @@ class Searcher:
 
 
 def check_k(k: int) -> None:
-    """Refuse to find nothing."""
+    """Refuse a number of results below 1."""
     if k < 1:
         raise InputError(f"k must be at least 1, got {k}.")

@@ -123,4 +123,5 @@ def _planes(clusters: Clusters, labels: Sequence[object] | None) -> list[dict[st
 
 
 def batch_size_of(config: FitConfig) -> int:
+    """Images a batch, given or by default."""
     return config.resolved().batch_size or 1

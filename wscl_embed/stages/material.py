@@ -145,6 +145,7 @@ def frozen_features(
 
 
 def cache_dir(config: FitConfig) -> Path:
+    """The folder of the feature cache, given or by default."""
     return Path(config.cache_dir) if config.cache_dir else default_cache_dir()
 
 

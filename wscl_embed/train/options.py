@@ -1,4 +1,4 @@
-"""How to train, and who is told of it."""
+"""`TrainOptions`, and the type of what is called after each epoch."""
 
 from __future__ import annotations
 
