@@ -29,8 +29,8 @@ class Reclustering:
 
     Round 0 are the clusters of the frozen features. With ``warmup`` epochs, training begins without the clusters that
     read images, and round 1 comes after these epochs; else it begins with round 0. Rounds then follow every ``every``
-    epochs. `clusters` are those of the last round. Each round of an adapter with ``noise=drop`` decides anew which images
-    it leaves out.
+    epochs. `clusters` are those of the last round. Each round of an adapter with ``noise=drop`` decides anew
+    which images it leaves out.
 
     Args:
         clusters: round 0, of all adapters.
