@@ -99,7 +99,8 @@ def test_a_whole_job_from_a_dataset_of_decoded_images(emoji: datasets.Dataset, t
     assert len(repr(result)) < 300
     scores = evaluate(tmp_path / "run", bare, "label")
     assert scores["after"]["recall@1"] == pytest.approx(result.metrics["after"]["recall@1"])
-    with Searcher(tmp_path / "run", data=bare) as searcher, EmbeddingStore(tmp_path / "run" / "embeddings.h5") as store:
+    with Searcher(tmp_path / "run", data=bare) as searcher, EmbeddingStore(tmp_path / "run") as store:
+        assert np.asarray(store).shape == np.array(store, dtype="float64", copy=True).shape == store.embeddings.shape
         label_of = dict(zip(as_dataset(bare)["id"], bare["label"], strict=True))
         hits = searcher.by_id(store.ids[0], 3)
         assert [hit.metadata["label"] for hit in hits] == [label_of[hit.id] for hit in hits]

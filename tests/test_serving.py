@@ -303,7 +303,7 @@ def test_the_command_says_where_it_is_and_ends_with_ctrl_c(emoji_folder: Path, t
     started.send_signal(signal.SIGINT)
     out, err = started.communicate(timeout=60)
     assert (started.returncode, out) == (0, "Stopped.\n")
-    assert " ".join(err.split()) == f"{made}: --model must say what it was embedded with."
+    assert " ".join(err.split()) == (f"{made}: --model must say what it was embedded with, a run or a model.")
     port = int(address[1].rpartition(":")[2])
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(("127.0.0.1", port), timeout=5)

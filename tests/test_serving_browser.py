@@ -236,7 +236,7 @@ def test_a_mistake_in_sql_is_said(address: str, browser: Browser) -> None:
         page = context.new_page()
         page.goto(f"{address}/?text=cat&where=labl+%3D+1")
         alert = page.get_by_role("alert")
-        assert "no column 'labl'. Did you mean label?" in alert.inner_text()
+        assert "'labl = 1': no column 'labl'. Did you mean label?" in alert.inner_text()
         assert page.input_value("#where") == "labl = 1"
         assert page.input_value("#text") == "cat"
 

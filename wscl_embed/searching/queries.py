@@ -81,7 +81,9 @@ class QueryEncoder:
         from wscl_embed.encoder_sources import load_encoder
 
         if self._model is None:
-            raise InputError(f"{self._store.path}: --model must say what it was embedded with.")
+            made_by = self._store.attributes.get("encoder")
+            told = f" The file says: {made_by}." if made_by else ""
+            raise InputError(f"{self._store.path}: --model must say what it was embedded with, a run or a model.{told}")
         if isinstance(self._model, str):
             encoder = load_encoder(self._model, self._pretrained, image_size=self._image_size(), device=self._device)
         else:

@@ -89,9 +89,14 @@ def _literal(column: str, kind: str, value: str) -> str:
 
 
 def both(one: str, other: str) -> str | None:
-    """The condition of an image that meets both; either may be empty."""
-    parts = [part for part in (one, other) if part]
-    return " AND ".join(f"(\n{part}\n)" for part in parts) or None
+    """The condition of an image that meets both; either may be empty.
+
+    >>> both("price < 50", "")
+    'price < 50'
+    """
+    if one and other:
+        return f"(\n{one}\n) AND (\n{other}\n)"  # on lines of their own: either may end in a comment
+    return one or other or None
 
 
 def values_of(dataset: datasets.Dataset) -> Callable[[str], list[str]]:

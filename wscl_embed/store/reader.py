@@ -47,12 +47,15 @@ class EmbeddingStore:
     ...     writer.append(["a", "b"], np.array([[3.0, 4.0], [0.0, 2.0]]))
     >>> with EmbeddingStore(path) as store:
     ...     store.ids, store.embeddings[0].tolist()
+    ...     np.asarray(store).shape
     (['a', 'b'], [0.6000000238418579, 0.800000011920929])
+    (2, 2)
     """
 
     def __init__(self, path: str | Path) -> None:
-        """Open ``path``. Nothing in it is read before `wscl_embed.store.safety.check_safe` has found it harmless.
+        """Open an embedding file, or the one of a run.
 
+        Nothing in it is read before `wscl_embed.store.safety.check_safe` has found it harmless.
         A file this process did not write is read by another first (`wscl_embed.store.trial`), which may die over it.
 
         Raises:
@@ -62,6 +65,8 @@ class EmbeddingStore:
         import h5py
 
         self.path = Path(path)
+        if self.path.is_dir() and (self.path / "embeddings.h5").is_file():
+            self.path /= "embeddings.h5"
         try_reading(self.path)
         try:
             self._file = h5py.File(self.path, "r")
@@ -108,6 +113,11 @@ class EmbeddingStore:
 
     def __len__(self) -> int:
         return int(self.embeddings.shape[0])
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[np.floating]:
+        """All embeddings, for ``np.asarray(store)``."""
+        rows = self.embeddings[:]
+        return np.array(rows, dtype=dtype) if copy else np.asarray(rows, dtype=dtype)
 
     def close(self) -> None:
         """Close the file; rows that were taken from `embeddings` stay valid."""
