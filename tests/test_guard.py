@@ -19,7 +19,7 @@ from wscl_embed.config import make_config
 from wscl_embed.dataset import hold_out
 from wscl_embed.encoder import Encoder
 from wscl_embed.encoder_sources import load_encoder
-from wscl_embed.errors import InputError
+from wscl_embed.errors import DivergedError, InputError
 from wscl_embed.evaluation import Change
 from wscl_embed.guard import ALPHAS, TOLERANCE, Candidate, candidate, choose, mix
 
@@ -245,6 +245,17 @@ def test_auto_is_refused_where_there_is_nothing_to_choose_on(few: datasets.Datas
 def test_what_was_tuned_from_random_weights_is_not_mixed_with_them(few: datasets.Dataset, tmp_path: Path) -> None:
     result = fit(few, TAGS, tmp_path / "run", pretrained="none", **QUICK)
     assert result.metrics["guard"] == {"alpha": 1.0, "chosen_on": None, "given": False}
+
+
+@pytest.mark.filterwarnings("ignore:overflow encountered")
+@pytest.mark.parametrize("scored", [{}, {"label_column": "label", "wise_ft": "auto"}], ids=["blind", "sweep"])
+def test_weights_that_are_finite_and_embeddings_that_are_not(
+    scored: dict[str, Any], few: datasets.Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("wscl_embed.train.train_head", lambda views, *_, **__: torch.full((views.shape[2],) * 2, 3e38))
+    with pytest.raises(DivergedError, match=r"embeddings of the tuned encoder are not finite.+\(now 0\.003\)"):
+        fit(few, TAGS, tmp_path / "run", **scored, **QUICK)
+    assert not (tmp_path / "run" / "embeddings.h5").exists()
 
 
 @pytest.mark.parametrize("value", ["1.5", "-0.1", "nan", "maybe", ""])

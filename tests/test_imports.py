@@ -46,7 +46,17 @@ ADAPTER_SIDE = {
     "wscl_embed",
     *(
         f"wscl_embed.{name}"
-        for name in ("adapter", "cache", "clusterers", "clusters", "errors", "raw_labels", "registry", "terms")
+        for name in (
+            "adapter",
+            "cache",
+            "clusterers",
+            "clusters",
+            "errors",
+            "limits",
+            "raw_labels",
+            "registry",
+            "terms",
+        )
     ),
     "wscl_embed.readers.metadata",
 }

@@ -15,6 +15,7 @@ from wscl_embed.clusterers import Clustering, Features, check_clusterer, make_cl
 from wscl_embed.clusterers.noise import Policy, check_policy, memberships
 from wscl_embed.clusters import Clusters, cluster_table
 from wscl_embed.errors import InputError
+from wscl_embed.limits import MAX_SEED
 from wscl_embed.raw_labels import NO_SIGNAL, RawLabels
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ class Adapter:
         at_least=1,
     )
     min_cluster_size: int = option(5, "smallest cluster hdbscan makes", at_least=2)
-    seed: int = option(0, "seed of the clusterer and of dimension reduction", at_least=0)
+    seed: int = option(0, "seed of the clusterer and of dimension reduction", at_least=0, at_most=MAX_SEED)
     noise: Policy = option(
         "instance", "records in no cluster: instance (alone), drop, nearest (cluster), soft (share the nearby clusters)"
     )
@@ -79,7 +80,8 @@ class Adapter:
             if item.name not in offered and value != item.default:
                 raise InputError(f"adapter {self.name} clusters no features, so it has no option {item.name!r}.")
             low, high = item.metadata.get("at_least"), item.metadata.get("at_most")
-            if value is not None and ((low is not None and value < low) or (high is not None and value > high)):
+            within = value is None or ((low is None or value >= low) and (high is None or value <= high))
+            if not within:  # NaN is not, either
                 limits = [f"at {word} {limit}" for word, limit in (("least", low), ("most", high)) if limit is not None]
                 raise InputError(f"adapter {self.name}: {item.name} must be {' and '.join(limits)}; got {value}.")
         check_clusterer(self.clusterer)

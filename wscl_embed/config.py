@@ -10,6 +10,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from wscl_embed.errors import InputError, nearest
+from wscl_embed.limits import HUGE, MAX_IMAGE_SIZE, MAX_INT, MAX_SEED, MAX_VIEWS, MAX_WORKERS, TINY
 from wscl_embed.save_every import SaveEvery
 
 SAME_RESULT = ("output", "save_every", "workers", "cache_dir", "micro_batch_size")
@@ -22,7 +23,7 @@ FULL_ONLY = ("unlocked_groups", "micro_batch_size", "compile")
 class FitConfig(BaseModel):
     """Everything `wscl_embed.fit` needs to know. Each field is an option of ``wscl-embed fit``."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     data: str = Field(description="images and their signals: a folder, Parquet, WebDataset tars, or a Hub name")
     adapter: list[str] = Field(
@@ -47,42 +48,50 @@ class FitConfig(BaseModel):
         "efficientnet-lite0", description="encoder: open_clip name, hf-hub:NAME, timm/NAME, model folder, .json config"
     )
     pretrained: str | None = Field(None, description="its weights: open_clip tag, checkpoint file, or none: random")
-    image_size: int | None = Field(None, ge=8, description="pixels a side  [default: the model's own]")
+    image_size: int | None = Field(
+        None, ge=8, le=MAX_IMAGE_SIZE, description="pixels a side  [default: the model's own]"
+    )
 
     tune: Literal["head", "full"] = Field(
         "head", description="what is trained. head: a linear map of cached features, in seconds; full: the image tower"
     )
     unlocked_groups: int | None = Field(
-        None, ge=0, description="tune only this many of the last layer groups, as open_clip counts them"
+        None, ge=0, le=MAX_INT, description="tune only this many of the last layer groups, as open_clip counts them"
     )
     micro_batch_size: int | None = Field(
-        None, ge=1, description="images through the encoder at once, for batches beyond memory (GradCache)"
+        None, ge=1, le=MAX_INT, description="images through the encoder at once, for batches beyond memory (GradCache)"
     )
     compile: bool = Field(False, description="compile the image tower with torch.compile")
-    cached_views: int = Field(4, ge=1, description="augmented views cached of each image")
-    epochs: int | None = Field(None, ge=1, description="passes over the data  [default: head 20, full 10]")
-    batch_size: int | None = Field(None, ge=2, description="images a batch  [default: head 256, full 128]")
-    images_per_cluster: int = Field(4, ge=1, description="images of one cluster in a batch")
-    learning_rate: float | None = Field(None, gt=0, description="peak learning rate  [default: head 3e-3, full 1e-4]")
+    cached_views: int = Field(4, ge=1, le=MAX_VIEWS, description="augmented views cached of each image")
+    epochs: int | None = Field(None, ge=1, le=MAX_INT, description="passes over the data  [default: head 20, full 10]")
+    batch_size: int | None = Field(None, ge=2, le=MAX_INT, description="images a batch  [default: head 256, full 128]")
+    images_per_cluster: int = Field(4, ge=1, le=MAX_INT, description="images of one cluster in a batch")
+    learning_rate: float | None = Field(
+        None, ge=TINY, le=HUGE, description="peak learning rate  [default: head 3e-3, full 1e-4]"
+    )
     weight_decay: float | None = Field(
         None,
         ge=0,
+        le=HUGE,
         description="AdamW's; in head mode it pulls to the frozen embedding  [default: head 1, full 0.05]",
     )
-    temperature: float = Field(0.2, gt=0, description="the lower, the more the nearest wrong images weigh")
+    temperature: float = Field(0.2, ge=TINY, le=HUGE, description="the lower, the more the nearest wrong images weigh")
     projection: Literal["none", "linear", "mlp"] = Field("none", description="head used in training only")
     denominator: Literal["all", "negatives"] = Field(
         "all", description="negatives: positives leave each other's denominator (SINCERE)"
     )
     cross_view_only: bool = Field(False, description="compare rows of different views only")
     q: float = Field(0.0, ge=0, le=1, description="robustness to wrong positives (RINCE); 0 is InfoNCE")
-    lam: float = Field(1.0, gt=0, le=1, description="RINCE's weight of the denominator")
-    instance_weight: float = Field(0.0, ge=0, description="weight of an added InfoNCE term with its own head")
+    lam: float = Field(1.0, ge=TINY, le=1, description="RINCE's weight of the denominator")
+    instance_weight: float = Field(0.0, ge=0, le=HUGE, description="weight of an added InfoNCE term with its own head")
     recluster_every: int | None = Field(
-        None, ge=1, description="epochs after which adapters that read images cluster anew, by the encoder of the time"
+        None,
+        ge=1,
+        le=MAX_INT,
+        description="epochs after which adapters that read images cluster anew, by the encoder of the time",
     )
     recluster_warmup: int = Field(
-        0, ge=0, description="epochs before the first of those clusters; for an untrained encoder"
+        0, ge=0, le=MAX_INT, description="epochs before the first of those clusters; for an untrained encoder"
     )
 
     wise_ft: str | None = Field(
@@ -97,10 +106,14 @@ class FitConfig(BaseModel):
     )
     dtype: Literal["float32", "float16"] = Field("float32", description="of the embeddings in the HDF5 file")
     device: str = Field("auto", description="where to compute: auto, cpu, cuda, cuda:1, ...")
-    workers: int | None = Field(None, ge=0, description="processes that decode images  [default: cores - 1, at most 8]")
+    workers: int | None = Field(
+        None, ge=0, le=MAX_WORKERS, description="processes that decode images  [default: cores - 1, at most 8]"
+    )
     cache_dir: str | None = Field(None, description="folder for cached features  [default: ~/.cache/wscl-embed]")
     tensorboard: bool = Field(False, description="write TensorBoard logs into the run directory")
-    seed: int = Field(0, ge=0, description="random seed of clustering, sampling, augmentation and initialisation")
+    seed: int = Field(
+        0, ge=0, le=MAX_SEED, description="random seed of clustering, sampling, augmentation and initialisation"
+    )
 
     @field_validator("data", "output")
     @classmethod

@@ -17,6 +17,7 @@ from wscl_embed.adapter import Adapter, option, renumber
 from wscl_embed.clusterers import default_n_clusters
 from wscl_embed.clusters import Clusters
 from wscl_embed.errors import InputError
+from wscl_embed.limits import HUGE, MAX_LEVELS, MAX_SEED
 from wscl_embed.registry import make_adapter
 
 if TYPE_CHECKING:
@@ -50,14 +51,16 @@ class HierarchyAdapter(Adapter):
     parents: str | None = option(None, "file with the columns child and parent: column holds labels, not paths")
     of: Adapter | str | None = option(None, "adapter whose features the tree is made over, instead of column")
     method: Literal["kmeans", "hdbscan"] = option("kmeans", "tree over features: hierarchical kmeans, or hdbscan's")
-    levels: int | None = option(None, "levels, from the coarsest; default: all of the paths, 3 of a tree", at_least=1)
+    levels: int | None = option(
+        None, "levels, from the coarsest; default: all of the paths, 3 of a tree", at_least=1, at_most=MAX_LEVELS
+    )
     level_weights: list[float] | None = option(None, "weight of each level, coarse to fine (a+b+c); default: equal")
     level_clusters: list[int] | None = option(
         None,
         "clusters of each level of a tree, coarse to fine (8+40+200); default: equal factors up to 5 sqrt(records)",
     )
     min_cluster_size: int = option(5, "smallest cluster hdbscan makes", at_least=2)
-    seed: int = option(0, "seed of the clusterer and of dimension reduction", at_least=0)
+    seed: int = option(0, "seed of the clusterer and of dimension reduction", at_least=0, at_most=MAX_SEED)
 
     def __post_init__(self) -> None:
         """Check the options, and make the adapter ``of`` names."""
@@ -73,8 +76,10 @@ class HierarchyAdapter(Adapter):
             raise InputError(f"adapter {self.name}: method must be kmeans or hdbscan; got {self.method!r}.")
         if not self.separator:
             raise InputError(f"adapter {self.name}: separator must not be empty.")
-        if self.level_weights is not None and not all(0 < weight < np.inf for weight in self.level_weights):
-            raise InputError(f"adapter {self.name}: level_weights must be positive; got {self.level_weights}.")
+        if self.level_weights is not None and not all(0 < weight <= HUGE for weight in self.level_weights):
+            raise InputError(
+                f"adapter {self.name}: level_weights must be above 0 and at most {HUGE:g}; got {self.level_weights}."
+            )
         counts = self.level_clusters
         if counts is not None and (not counts or min(counts) < 1 or counts != sorted(counts)):
             raise InputError(f"adapter {self.name}: level_clusters must ascend from 1 or more; got {counts}.")

@@ -75,7 +75,7 @@ def main(folder: Path, data: Path, options: list[str]) -> None:
         if (data / "away").exists():
             (data / "away").rename(data / "images")
         found[name]["then"] = continued(command, folder / name, whole)
-    found["rate"] = broken(command, folder / "rate", lambda: None, "--learning-rate", "1e30")
+    found["rate"] = broken(command, folder / "rate", lambda: None, "--learning-rate", "1e9", "--weight-decay", "1e9")
     print(json.dumps(found))
 
 

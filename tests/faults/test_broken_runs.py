@@ -63,6 +63,6 @@ def test_a_learning_rate_that_is_far_too_high(found: Found) -> None:
     broken = found["rate"]
     assert broken["code"] == 3
     assert len(broken["lines"]) == 1
-    assert "try a lower --learning-rate (now 1e+30)" in broken["lines"][0]
+    assert "try a lower --learning-rate (now 1000000000.0)" in broken["lines"][0]
     assert not broken["finished"]
     assert broken["hidden"] == []

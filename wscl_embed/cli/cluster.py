@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from wscl_embed.cli.options import config_options, given, require
+from wscl_embed.limits import MAX_INT
 
 OPTIONS = ["data", "adapter", "adapter_weight", "output", "model", "pretrained", "image_size", "device", "workers"]
 DESCRIBED = {
@@ -25,7 +26,7 @@ Example:
 @click.option("--split", metavar="SPLIT", help="cluster the rows of this split only")
 @click.option(
     "--batch-size",
-    type=click.IntRange(min=2),
+    type=click.IntRange(2, MAX_INT),
     default=512,
     show_default=True,
     help="images a batch, to say how many positives an image meets in one",

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import click
 
+from wscl_embed.limits import MAX_WORKERS
+
 
 @click.command(
     "demo",
@@ -13,7 +15,7 @@ Example:
 )
 @click.option("--output", default="runs/demo", show_default=True, metavar="PATH", help="the run directory to write")
 @click.option("--overwrite", is_flag=True, help="replace the run in --output")
-@click.option("--workers", type=click.IntRange(min=0), help="processes that decode images")
+@click.option("--workers", type=click.IntRange(0, MAX_WORKERS), help="processes that decode images")
 def command(output: str, overwrite: bool, workers: int | None) -> None:
     """Run the whole job on the emoji that come with the package, in a few minutes on a laptop.
 

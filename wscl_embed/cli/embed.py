@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from wscl_embed.cli.options import config_options, given, require
+from wscl_embed.limits import MAX_INT
 
 OPTIONS = ["data", "model", "output", "pretrained", "image_size", "dtype", "device", "workers", "max_bad_share"]
 DESCRIBED = {
@@ -29,7 +30,7 @@ Example:
     help="embed this column of captions as well, by the text tower  [default: with --update the file's]",
 )
 @click.option("--split", metavar="SPLIT", help="embed the rows of this split only")
-@click.option("--batch-size", type=click.IntRange(min=1), default=64, show_default=True, help="images a batch")
+@click.option("--batch-size", type=click.IntRange(1, MAX_INT), default=64, show_default=True, help="images a batch")
 @click.option("--overwrite", is_flag=True, help="replace --output")
 @click.option("--resume", is_flag=True, help="continue an interrupted job; what was embedded is not embedded again")
 @click.option(

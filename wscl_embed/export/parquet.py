@@ -15,13 +15,14 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
+from wscl_embed.limits import MAX_INT
 from wscl_embed.store import EmbeddingStore
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 
-def write(store: EmbeddingStore, output: Path, *, row_group: Annotated[int, Field(ge=1)] = 16_384) -> None:
+def write(store: EmbeddingStore, output: Path, *, row_group: Annotated[int, Field(ge=1, le=MAX_INT)] = 16_384) -> None:
     """Write row groups of ``row_group`` rows, one in memory at a time."""
     import pyarrow as pa
     import pyarrow.parquet as pq

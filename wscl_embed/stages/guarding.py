@@ -11,6 +11,7 @@ from wscl_embed.captions import EncodeTexts
 from wscl_embed.config import FitConfig
 from wscl_embed.dataset import split_rows
 from wscl_embed.distributed import on_first
+from wscl_embed.errors import DivergedError
 from wscl_embed.progress import console
 from wscl_embed.stages.material import Material
 from wscl_embed.stages.scoring import evaluation_set
@@ -100,6 +101,9 @@ def guard(
     Returns:
         The outputs (n, D) of what is written, and ``guard`` for ``metrics.json``: ``alpha`` and ``chosen_on``; where it
         was chosen, the number of ``images`` and the ``sweep``, else whether it was ``given``.
+
+    Raises:
+        DivergedError: outputs that are not finite.
     """
     from wscl_embed.guard import describe
 
@@ -111,7 +115,21 @@ def guard(
         report = sweep(mixture, encode_texts, material, split, config)
         if report["alpha"] == 0:
             console().print(f"{describe(report)} (--wise-ft)", style="bold yellow", markup=False, soft_wrap=True)
-    return mixture.settle(report["alpha"]), report
+    return finite(mixture.settle(report["alpha"]), config), report
+
+
+def finite(outputs: NDArray[np.floating], config: FitConfig) -> NDArray[np.floating]:
+    """The outputs, if they are numbers: weights that are finite, but huge, may make others.
+
+    Raises:
+        DivergedError: they are not.
+    """
+    if np.isfinite(outputs).all():
+        return outputs
+    raise DivergedError(
+        f"the embeddings of the tuned encoder are not finite; try a lower --learning-rate (now {config.learning_rate}) "
+        f"or a higher --temperature (now {config.temperature})."
+    )
 
 
 def blind_alpha(config: FitConfig) -> float:
@@ -137,7 +155,7 @@ def sweep(
     )
     scores = {}
     for alpha in ALPHAS:
-        outputs = mixture.outputs(alpha, rows)
+        outputs = finite(mixture.outputs(alpha, rows), config)
         scores[alpha] = on_first(lambda outputs=outputs: scored.score(outputs).per_query)  # type: ignore[misc]
     candidates = [candidate(alpha, scores[0.0], found) for alpha, found in scores.items()]
     return {
