@@ -5,8 +5,9 @@
 
 Writing: the same rows, of unit length, in blocks of 8,192; every file is synced to the disk before the clock stops.
 `EmbeddingStore` writes ids as well, which the raw file does not have. Reading: 20,000 random rows one at a time, from a
-file in the page cache. All take turns in one process, and the median of the rounds counts. Before, every file is read
-back and checked to hold the rows.
+file in the page cache. Opening: a file this process knows, and one that another process tries first
+(`wscl_embed.store.trial`). All take turns in one process, and the median of the rounds counts. Before, every file is
+read back and checked to hold the rows.
 """
 
 from __future__ import annotations
@@ -124,6 +125,22 @@ def time_readers(readers: dict[str, Callable[[int], Rows]], n: int, rounds: int)
     return {name: statistics.median(values) for name, values in seconds.items()}
 
 
+def time_opening(path: Path, rounds: int) -> dict[str, float]:
+    """The median seconds of opening a file, taking turns: known to this process, and to be tried by another first."""
+
+    def open_once() -> float:
+        start = time.perf_counter()
+        EmbeddingStore(path).close()
+        return time.perf_counter() - start
+
+    seconds: dict[str, list[float]] = {"tried before": [], "not tried before": []}
+    for _ in range(rounds):
+        seconds["tried before"].append(open_once())
+        os.utime(path)  # as if by somebody else
+        seconds["not tried before"].append(open_once())
+    return {name: statistics.median(values) for name, values in seconds.items()}
+
+
 def main() -> None:
     """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -142,6 +159,7 @@ def main() -> None:
     try:
         writing = time_writers(folder, rows, ids, options.rounds)
         reading = time_readers(open_readers(folder, rows), options.rows, options.rounds)
+        opening = time_opening(folder / "EmbeddingStore", options.rounds)
     finally:
         shutil.rmtree(folder)
     where = f"{os.cpu_count()} cores, {platform.machine()}, h5py {h5py.version.version}, NumPy {np.__version__}"
@@ -154,6 +172,9 @@ def main() -> None:
     print(f"\n| {READS:,} random rows by | rows/s | time / memmap |\n| --- | --- | --- |")
     for name, taken in reading.items():
         print(f"| {name} | {READS / taken:,.0f} | {taken / reading['np.memmap of the raw file']:.2f} |")
+    print("\n| opening a file | time |\n| --- | --- |")
+    for name, taken in opening.items():
+        print(f"| {name} | {1000 * taken:.1f} ms |")
 
 
 if __name__ == "__main__":

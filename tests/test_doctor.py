@@ -72,16 +72,16 @@ def doctor(path: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_a_torchvision_of_another_torch_is_one_line_with_its_mend(tmp_path: Path) -> None:
-    fake(tmp_path, "torchvision", "0.21.0", TORCHVISION, "Requires-Dist: torch (==2.6.0)\n")
+    fake(tmp_path, "torchvision", "0.20.0", TORCHVISION, "Requires-Dist: torch (==2.5.0)\n")
     done = doctor(tmp_path, "--output", str(tmp_path))
     assert done.returncode == 1
     assert done.stderr == ""
     lines = done.stdout.splitlines()
     (number,) = [number for number, line in enumerate(lines) if line.startswith("BROKEN")]
     assert "torchvision" in lines[number]
-    assert "0.21.0 was built for torch 2.6.0, and torch is " in lines[number]
+    assert "0.20.0 was built for torch 2.5.0, and torch is " in lines[number]
     assert "operator torchvision::nms does not exist" in lines[number]
-    assert lines[number + 1].strip() == "-> pip install torch==2.6.0 torchvision==0.21.0"
+    assert lines[number + 1].strip() == "-> pip install torch==2.5.0 torchvision==0.20.0"
     assert lines[-1] == "This would break a run: torchvision."
     assert "Traceback" not in done.stdout
 

@@ -16,7 +16,7 @@ from wscl_embed.store import EmbeddingStore
 from wscl_embed.store.container import finish
 from wscl_embed.store.partial import Partial, check_same
 from wscl_embed.store.rows import RowFiles, hash_rows
-from wscl_embed.updating import copy_kept, everything, kept_clusters, plan_update, stamp
+from wscl_embed.updating import MADE_BY, copy_kept, everything, kept_clusters, plan_update, stamp
 
 if TYPE_CHECKING:
     import datasets
@@ -24,9 +24,7 @@ if TYPE_CHECKING:
     from wscl_embed.encoder import Encoder
 
 COPY_ROWS = 16_384
-OF_TEXTS = ("caption_column", "text_weights_hash", "captions_fingerprint")  # None where there are no captions
-# What a file and a job resumed agree in.
-SAME = ("weights_hash", "preprocess", "dataset_fingerprint", "dtype", *OF_TEXTS)
+SAME = (*MADE_BY, "dataset_fingerprint", "captions_fingerprint")  # what a file and a job resumed agree in
 
 
 class EmbedOptions(TypedDict, total=False):

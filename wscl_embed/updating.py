@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 READ_ROWS = 1024
 COPY_ROWS = 16_384
+# What the rows of one file agree in; of captions None where there are none.
+MADE_BY = ("weights_hash", "preprocess", "dtype", "caption_column", "text_weights_hash")
 
 
 @dataclass(frozen=True)
@@ -88,7 +90,7 @@ def check_unmixed(path: Path, found: Mapping[str, Any], facts: Mapping[str, Any]
             f"{path}: holds no embeddings of captions to --update. Leave --caption-column out, or write the file anew "
             "with --overwrite."
         )
-    for key in ("weights_hash", "preprocess", "dtype", "caption_column", "text_weights_hash"):
+    for key in MADE_BY:
         if found.get(key) != facts[key]:
             raise InputError(f"{path}: --update would mix embeddings: {key} {found.get(key)!r} -> {facts[key]!r}.")
 

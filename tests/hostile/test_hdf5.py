@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 
 from tests.hostile.doors import store
-from tests.hostile.sandbox import refusal
 from wscl_embed.errors import InputError
 from wscl_embed.store import EmbeddingStore, TextRows
 
@@ -126,6 +125,29 @@ def unknown_filter(file: h5py.File, folder: Path) -> None:
     h5py.h5d.create(file.id, b"packed", h5py.h5t.NATIVE_INT32, h5py.h5s.create_simple((4,)), plan)
 
 
+def packed_twice(file: h5py.File, folder: Path) -> None:
+    plan = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    plan.set_chunk((4,))
+    plan.set_deflate(9)
+    plan.set_deflate(9)
+    h5py.h5d.create(file.id, b"packed", h5py.h5t.NATIVE_INT32, h5py.h5s.create_simple((4,)), plan)
+
+
+def packed_in_large_chunks(file: h5py.File, folder: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, 1 << 21, np.uint8)
+    file.create_dataset("packed", data=noise, compression="gzip", chunks=(1 << 21,))
+
+
+def chunk_beyond_the_end(file: h5py.File, folder: Path) -> None:
+    """A chunk whose place in the file is overwritten in the index."""
+    del file["embeddings"]
+    rows = file.create_dataset("embeddings", data=np.ones((N, DIM), np.float32), chunks=(N // 2, DIM))
+    offset = rows.id.get_chunk_info(1).byte_offset
+    file.close()
+    content = (folder / "e.h5").read_bytes()
+    (folder / "e.h5").write_bytes(content.replace(offset.to_bytes(8, "little"), (1 << 40).to_bytes(8, "little")))
+
+
 def odd_attribute(file: h5py.File, folder: Path) -> None:
     file.attrs.create("names", ["a", "b"], dtype=h5py.string_dtype())
 
@@ -164,8 +186,8 @@ def hashes_without_texts(file: h5py.File, folder: Path) -> None:
     del file["text/embeddings"]
 
 
-def replaced(name: str, value: Any) -> Callable[[h5py.File], None]:
-    def replace(file: h5py.File) -> None:
+def replaced(name: str, value: Any) -> Trick:
+    def replace(file: h5py.File, folder: Path) -> None:
         if name in file:
             del file[name]
         file[name] = value
@@ -173,37 +195,39 @@ def replaced(name: str, value: Any) -> Callable[[h5py.File], None]:
     return replace
 
 
-WRONG_KINDS: dict[str, tuple[Callable[[h5py.File], Any], str]] = {
+def grouped(name: str) -> Trick:
+    def make(file: h5py.File, folder: Path) -> None:
+        if name in file:
+            del file[name]
+        file.create_group(name)
+
+    return make
+
+
+def attribute(name: str, value: Any) -> Trick:
+    return lambda file, folder: file.attrs.__setitem__(name, value)
+
+
+WRONG_KINDS: dict[str, tuple[Trick, str]] = {
     "ids are numbers": (replaced("ids", np.arange(N)), "/ids holds another kind of values"),
     "ids are no text": (replaced("ids", np.full(N, b"\xff\xfe")), "damaged, or not an HDF5 file of ours"),
     "labels are fractions": (replaced("clusters/labels", np.ones(N)), "/clusters/labels holds another kind"),
-    "labels are a group": (lambda file: file.create_group("clusters/labels"), "/clusters/labels holds another kind"),
+    "labels are a group": (grouped("clusters/labels"), "/clusters/labels holds another kind"),
     "labels of others": (replaced("clusters/labels", np.arange(3)), "/clusters/labels has the shape (3,)"),
-    "hashes are a group": (lambda file: file.create_group("content_hash"), "/content_hash holds another kind"),
+    "hashes are a group": (grouped("content_hash"), "/content_hash holds another kind"),
     "hashes are fractions": (replaced("content_hash", np.ones((N, 16))), "/content_hash holds another kind"),
     "embeddings are one number": (replaced("embeddings", np.float32(1)), "is not an (N, D) dataset"),
-    "texts are a group": (
-        lambda file: (file.move("text/embeddings", "rows"), file.create_group("text/embeddings")),
-        "/text/embeddings holds another kind",
-    ),
+    "texts are a group": (grouped("text/embeddings"), "/text/embeddings holds another kind"),
     "texts are words": (replaced("text/embeddings", np.full(N, b"a cat")), "/text/embeddings holds another kind"),
     "texts are doubles": (replaced("text/embeddings", np.ones((N, DIM))), "holds another type of numbers than float32"),
     "text hashes are fractions": (replaced("text/content_hash", np.ones((N, 16))), "/text/content_hash holds another"),
-    "the format is numbers": (lambda file: file.attrs.__setitem__("format", np.arange(2)), "not a complete embedding"),
-    "complete is a text": (lambda file: file.attrs.__setitem__("complete", "yes"), "not a complete embedding file"),
+    "the format is numbers": (attribute("format", np.arange(2)), "not a complete embedding"),
+    "complete is a text": (attribute("complete", "yes"), "not a complete embedding file"),
 }
-
-
-@pytest.mark.parametrize("name", WRONG_KINDS)
-def test_values_of_another_kind(name: str, tmp_path: Path) -> None:
-    spoil, said = WRONG_KINDS[name]
-    good(tmp_path / "e.h5")
-    with h5py.File(tmp_path / "e.h5", "r+") as file:
-        spoil(file)
-    assert said in refusal(store, tmp_path / "e.h5")
-
-
 TRICKS: dict[Trick, str] = {
+    packed_twice: "/packed is compressed twice",
+    packed_in_large_chunks: "/packed is compressed in chunks of over 1,024 KiB",
+    chunk_beyond_the_end: "/embeddings has a chunk that lies beyond the end of the file",
     external_link: "/embeddings is a link",
     external_storage: "keeps its rows in another file",
     virtual_dataset: "is a virtual dataset",
@@ -231,16 +255,19 @@ TRICKS: dict[Trick, str] = {
 }
 
 
-@pytest.mark.parametrize("trick", TRICKS, ids=lambda trick: trick.__name__)
-def test_a_trick_is_refused(trick: Trick, tmp_path: Path) -> None:
+CRAFTED = {**{trick.__name__: (trick, said) for trick, said in TRICKS.items()}, **WRONG_KINDS}
+
+
+@pytest.mark.parametrize("name", CRAFTED)
+def test_a_crafted_file_is_refused(name: str, tmp_path: Path) -> None:
+    trick, said = CRAFTED[name]
     good(tmp_path / "e.h5")
-    with EmbeddingStore(tmp_path / "e.h5") as store:
-        assert len(store) == N
+    assert store(tmp_path / "e.h5")[0] == N
     with h5py.File(tmp_path / "e.h5", "r+") as file:
         trick(file, tmp_path)
     with pytest.raises(InputError) as refused:
-        EmbeddingStore(tmp_path / "e.h5")
-    assert TRICKS[trick] in str(refused.value)
+        store(tmp_path / "e.h5")
+    assert said in str(refused.value)
 
 
 def test_what_a_virtual_dataset_names_is_not_even_opened(tmp_path: Path) -> None:

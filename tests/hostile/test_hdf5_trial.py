@@ -89,3 +89,41 @@ def test_only_files_are_opened(tmp_path: Path) -> None:
     for name in (".", "pipe.h5"):
         with pytest.raises(InputError, match="is not a file"):
             EmbeddingStore(tmp_path / name)
+
+
+def test_of_a_large_dataset_a_part_is_tried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trial, "BLOCK_BYTES", 4 * 80)
+    monkeypatch.setattr(trial, "TRIED", 6 * 4 * 80)
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        chunked = file.create_dataset("chunked", data=np.ones((1000, 20), np.float32), chunks=(7, 20))
+        blocks = trial._blocks(chunked)
+        again = trial._blocks(chunked)
+        small = file.create_dataset("small", data=np.ones((22, 20), np.float32), chunks=(7, 20))
+        whole = [(rows.start, rows.stop) for rows in trial._blocks(small)]
+        plain = trial._blocks(file.create_dataset("plain", data=np.ones((1000, 20), np.float32)))
+        strings = file.create_dataset("strings", data=["a"] * 100_000)
+        assert sum(len(strings[rows]) for rows in trial._blocks(strings)) == 100_000
+    assert [len(blocks), blocks[0], blocks[-1]] == [6, slice(0, 4), slice(996, 1000)]
+    assert len({rows.start for rows in blocks}) == 6
+    assert blocks != again  # nobody can know where to hide; alike once in 10^9
+    assert whole == [(0, 4), (4, 8), (8, 12), (12, 16), (16, 20), (20, 24)]
+    assert plain == [slice(0, 4)]
+
+
+def test_a_damaged_chunk_that_was_not_tried_is_said_when_it_is_read(path: Path) -> None:
+    with h5py.File(path, "r+") as file:
+        del file["embeddings"], file["ids"]
+        file["ids"] = np.array([b"%d" % row for row in range(64)])
+        rows = np.random.default_rng(0).random((64, 2), np.float32)
+        chunks = file.create_dataset("embeddings", data=rows, chunks=(8, 2), compression="gzip")
+        middle = chunks.id.get_chunk_info(4).byte_offset
+    with path.open("r+b") as file:
+        file.seek(middle)
+        file.write(b"\xff" * 8)
+    trial.remember(path)
+    with EmbeddingStore(path) as store:
+        assert store.embeddings.shape == (64, 2)
+        np.testing.assert_array_equal(store.embeddings[:32], rows[:32])
+        for read in (lambda: store.embeddings[32:40], lambda: store.search(np.ones(2), 3)):
+            with pytest.raises(InputError, match=r"e\.h5: damaged, or not an HDF5 file of ours"):
+                read()

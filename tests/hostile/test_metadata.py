@@ -155,4 +155,5 @@ def test_deep_types_in_parquet(depth: int, tmp_path: Path) -> None:
     if depth == 30:
         assert read(signals, tmp_path)["id"] == ["a"]
     else:
-        assert "too deeply nested" in refusal(signals, tmp_path)
+        said = refusal(signals, tmp_path)
+        assert "too deeply nested" in said or "Invalid flatbuffers message" in said  # Arrow 15

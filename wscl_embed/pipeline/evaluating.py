@@ -125,7 +125,7 @@ def _encode(path: Path, captions: list[str]) -> NDArray[np.floating]:
 
     with _open(path) as store:
         text, hashes = store.text_embeddings, store.text_hashes
-        found = None if text is None or hashes is None else known_captions(TextRows(text, hashes), captions)
+        found = None if text is None or hashes is None else known_captions(TextRows(text[:], hashes), captions)
     if found is not None:
         return found
     if not path.is_dir():

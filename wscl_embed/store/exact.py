@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from wscl_embed.extras import import_faiss
 
 if TYPE_CHECKING:
-    import h5py
+    from wscl_embed.store.chunks import ChunkedRows
 
 CHUNK_ROWS = 65_536
 # From here on one product of matrices is faster than faiss, which goes row by row up to hundreds of queries: 4 of them
@@ -23,7 +23,7 @@ Best = tuple[NDArray[np.float32], NDArray[np.int64]]
 
 def nearest(
     queries: NDArray[np.floating],
-    rows: NDArray[np.floating] | h5py.Dataset,
+    rows: NDArray[np.floating] | ChunkedRows,
     k: int,
     *,
     passing: NDArray[np.bool_] | None = None,

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wscl_embed.errors import InputError
+from wscl_embed.store.chunks import ChunkedRows
 from wscl_embed.store.container import StoreWriter, create
 from wscl_embed.store.exact import CHUNK_ROWS, nearest
 from wscl_embed.store.safety import check_safe
@@ -19,8 +20,6 @@ from wscl_embed.store.schema import check_schema
 from wscl_embed.store.trial import try_reading
 
 if TYPE_CHECKING:
-    import h5py
-
     from wscl_embed.clusters import Clusters
 
 FEW_IDS = 1000  # one costs 50 microseconds by itself
@@ -93,12 +92,14 @@ class EmbeddingStore:
             said = " ".join(str(error).split())
             raise InputError(f"{self.path}: damaged, or not an HDF5 file of ours ({said[:200]}).") from error
 
-    def _map(self, name: str) -> NDArray[np.floating] | h5py.Dataset:
+    def _map(self, name: str) -> NDArray[np.floating] | ChunkedRows:
         """The rows of an (N, D) dataset, mapped where they are contiguous."""
         dataset = self._file[name]
         offset = dataset.id.get_offset()  # None where the rows are not contiguous
         if offset is None or dataset.chunks is not None:
-            return np.empty(dataset.shape, dataset.dtype) if dataset.size == 0 else dataset
+            return (
+                np.empty(dataset.shape, dataset.dtype) if dataset.size == 0 else ChunkedRows(dataset, self._undamaged)
+            )
         if offset + dataset.nbytes > self.path.stat().st_size:
             raise InputError(f"{self.path}: the file is cut off.")
         return np.memmap(self.path, dataset.dtype, "r", offset=offset, shape=dataset.shape)
@@ -123,10 +124,10 @@ class EmbeddingStore:
         """Close the file; rows that were taken from `embeddings` stay valid."""
         self._file.close()
 
-    embeddings: NDArray[np.floating] | h5py.Dataset
+    embeddings: NDArray[np.floating] | ChunkedRows
     """(N, D), unit length, mapped from the disk: slice or index it as a NumPy array."""
 
-    text_embeddings: NDArray[np.floating] | h5py.Dataset | None
+    text_embeddings: NDArray[np.floating] | ChunkedRows | None
     """(N, D), the embeddings of the images' captions, mapped from the disk; a row of zeros where an image has none.
     None in files without captions."""
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from wscl_embed.errors import InputError
+from wscl_embed.store.chunks import chunks_of, chunks_problem
 
 if TYPE_CHECKING:
     import h5py
@@ -22,6 +23,7 @@ MAX_DEPTH = 8
 MAX_OBJECTS = 1000
 MAX_ATTRIBUTES = 200
 FILTERS = {1: "gzip", 2: "shuffle", 3: "fletcher32", 32000: "lzf"}  # those every h5py has
+PACKING = {1, 32000}  # those that make fewer bytes
 MAX_RATIO = 100  # of what a compressed dataset unpacks to and what it takes on disk; embeddings reach 2
 SMALL = 1 << 24  # bytes that may be unpacked from anything
 
@@ -84,9 +86,12 @@ def dataset_problem(dataset: h5py.Dataset, file_size: int) -> str | None:
         return "is a virtual dataset: its rows are taken from elsewhere"
     if plan.get_external_count():
         return "keeps its rows in another file"
-    filters = {plan.get_filter(number)[0] for number in range(plan.get_nfilters())}
+    listed = [plan.get_filter(number)[0] for number in range(plan.get_nfilters())]
+    filters = set(listed)
     if filters - FILTERS.keys():
         return f"is compressed by a filter this package does not run (number {min(filters - FILTERS.keys())})"
+    if len(filters & PACKING) > 1 or len(listed) > len(filters):
+        return "is compressed twice"
     problem = type_problem(dataset.id.get_type())
     if problem or dataset.shape is None:
         return problem or "has no shape"
@@ -94,6 +99,8 @@ def dataset_problem(dataset: h5py.Dataset, file_size: int) -> str | None:
     claimed = math.prod(dataset.shape) * dataset.id.get_type().get_size()
     if stored > file_size or claimed > (max(SMALL, MAX_RATIO * stored) if filters else stored):
         return f"claims {claimed:,} bytes of which {stored:,} are stored in a file of {file_size:,}"
+    if dataset.chunks is not None and (problem := chunks_problem(dataset, bool(filters & PACKING), file_size)):
+        return problem
     if h5py.check_string_dtype(dataset.dtype) and dataset.id.get_type().is_variable_str():
         return variable_problem(dataset, bool(filters), file_size)
     return None
@@ -120,8 +127,7 @@ def variable_problem(dataset: h5py.Dataset, filtered: bool, file_size: int) -> s
             return "keeps strings of no fixed length in its header"
     else:
         rows = int(np.prod(dataset.chunks))
-        count = dataset.id.get_num_chunks()
-        offsets = [(dataset.id.get_chunk_info(number).byte_offset, rows) for number in range(count)]
+        offsets = [(chunk.offset, rows) for chunk in chunks_of(dataset)]
     total = 0
     for offset, rows in offsets:
         lengths = np.fromfile(dataset.file.filename, "<u4", count=4 * rows, offset=offset)[::4]

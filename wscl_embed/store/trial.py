@@ -2,7 +2,12 @@
 
 The HDF5 library is C code, and crafted structures send it round in circles (an object of 2^64 - 1 bytes in a heap of
 strings does), make it ask for all memory, or end its process; `safety` can look at little before the library has read
-it. So a process with limits goes first. It costs 0.2 s once a file, and nothing for files this process wrote itself.
+it. So a process with limits goes first: it opens the file, walks all that `safety` walks (groups, attributes, and the
+index of every dataset in chunks), and reads the strings. Of the numbers it reads what shows how they are read, not all:
+a file of many GB is tried in the time a small one takes. A chunk that was not unpacked in the trial can still be
+damaged, which is an `InputError` when it is read, and unpack to at most 1 GiB, in 2 (`chunks.MAX_PACKED`).
+
+`python -m benchmarks.store` prints what it costs, once a file; files this process wrote itself are not tried.
 """
 
 from __future__ import annotations
@@ -10,6 +15,7 @@ from __future__ import annotations
 import contextlib
 import math
 import os
+import random
 import signal
 import stat
 import subprocess
@@ -30,6 +36,8 @@ PROCESSOR_SECONDS = 5  # for opening a file, and for each block of its rows: the
 SECONDS = 300  # in all, where processor time cannot be limited (Windows), or nothing comes from a disk
 BYTES = 1 << 30  # more than any block takes
 BLOCK_ROWS = 65_536
+BLOCK_BYTES = 1 << 22
+TRIED = 1 << 26  # bytes that are unpacked of each dataset in chunks
 READ = ("ids", "embeddings", "content_hash", "text/embeddings", "text/content_hash", *(f"clusters/{name}" for name in
         ("labels", "indptr", "indices", "weights", "names")))  # fmt: skip
 REFUSED = InputError.exit_code
@@ -133,15 +141,27 @@ def _read_all(store: EmbeddingStore, seconds: int) -> None:
         with store._undamaged():
             dataset: Any = store._file.get(name)
             if getattr(dataset, "shape", None):  # neither lacking, nor a group, nor a single value
-                rows = min(dataset.shape[0], BLOCK_ROWS) if _plain(dataset) else dataset.shape[0]
-                for start in range(0, rows, BLOCK_ROWS):
+                for rows in _blocks(dataset):
                     _limit_time(seconds)
-                    _ = dataset[start : start + BLOCK_ROWS]
+                    _ = dataset[rows]
 
 
-def _plain(dataset: h5py.Dataset) -> bool:
-    """Whether rows lie one behind the other: one block of them is as good as another."""
-    return dataset.dtype.kind != "O" and dataset.chunks is None and dataset.id.get_offset() is not None
+def _blocks(dataset: h5py.Dataset) -> list[slice]:
+    """The rows to read: all strings of no fixed length, which the library follows through the file one by one; of rows
+    one behind the other the first block, for one is as good as another; of chunks, whose index was walked already, as
+    many blocks as `TRIED` bytes are, the first and the last among them, the others drawn by nobody's seed."""
+    strings = dataset.dtype.kind == "O"
+    row_bytes = max(1, dataset.dtype.itemsize * math.prod(dataset.shape[1:]))
+    rows = BLOCK_ROWS if strings else max(1, min(BLOCK_ROWS, BLOCK_BYTES // row_bytes))
+    blocks = [slice(start, start + rows) for start in range(0, dataset.shape[0], rows)]
+    if strings:
+        return blocks
+    if dataset.chunks is None:
+        return blocks[:1]
+    most = max(2, TRIED // (rows * row_bytes))
+    if len(blocks) <= most:
+        return blocks
+    return [blocks[0], *random.SystemRandom().sample(blocks[1:-1], most - 2), blocks[-1]]
 
 
 def _limit_time(seconds: int) -> None:
