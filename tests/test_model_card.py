@@ -43,7 +43,7 @@ def test_the_hub_s_own_reader_finds_the_figures(lite0: Encoder, tmp_path: Path) 
         "`hashtags:n_clusters=2`",
         f"| clusters fingerprint | `{clusters_fingerprint(CLUSTERS)}` |",
         "| dataset fingerprint | `f1` |",
-        "| recall@1 | 0.500 | 0.750 | +0.125 .. +0.500 |",
+        "| Recall@1 | 0.500 | 0.750 | +0.125 .. +0.500 |",
         "Verdict: better.",
         lite0.weights_hash(),
     ):

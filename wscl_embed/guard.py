@@ -88,6 +88,8 @@ def describe(report: Mapping[str, Any]) -> str:
 
     >>> describe({"alpha": 0.3, "chosen_on": None, "given": False}).split(", ")[1]
     'the default where too few validation images have labels or captions to choose it by'
+    >>> describe({"alpha": 1.0, "chosen_on": None, "given": False})
+    'the weights written are the tuned ones, for random ones know nothing to be kept'
     >>> describe({"alpha": 0.5, "chosen_on": None, "given": True})
     'the weights written are 0.5 of the way from the frozen to the tuned ones'
     """
@@ -99,7 +101,8 @@ def describe(report: Mapping[str, Any]) -> str:
         )
     chosen = "" if split is None else f", chosen on the {report['images']} images of the split {split}"
     if split is None and not report.get("given", True):
-        chosen = ", the default where too few validation images have labels or captions to choose it by"
+        few = ", the default where too few validation images have labels or captions to choose it by"
+        chosen = ", for random ones know nothing to be kept" if alpha == 1 else few
     if alpha == 1:
         return f"the weights written are the tuned ones{chosen}"
     return f"the weights written are {alpha:g} of the way from the frozen to the tuned ones{chosen}"

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from wscl_embed.files import write_text
 from wscl_embed.guard import describe
+from wscl_embed.metric_names import ALL
 
 if TYPE_CHECKING:
     from wscl_embed.clusters import Clusters
@@ -103,7 +104,7 @@ def scores(metrics: Mapping[str, Any]) -> str:
     for name, before in metrics["before"].items():
         change = metrics["change"].get(name)
         interval = f"{change['low']:+.3f} .. {change['high']:+.3f}" if change else ""
-        lines.append(f"| {name} | {before:.3f} | {metrics['after'][name]:.3f} | {interval} |\n")
+        lines.append(f"| {ALL.get(name, name)} | {before:.3f} | {metrics['after'][name]:.3f} | {interval} |\n")
     by = f" by `{metrics['label_column']}`" if metrics.get("label_column") else ""
     return (
         f"{written[:1].upper()}{written[1:]}\n\n"

@@ -67,9 +67,9 @@ def command(config_file: str | None, overwrite: bool, resume: bool, **options: A
     result = run_fit(make_config(given(options), config_file), overwrite=overwrite, resume=resume)
     if "before" in result.metrics:
         print_scores(result.metrics)
-        print_guard(result.metrics["guard"])
     else:
         click.echo("Neither --label-column nor --caption-column, so no before/after table.")
+    print_guard(result.metrics["guard"])
     click.echo(f"Wrote {result.run.folder}: embeddings.h5, model/, clusters.parquet, metrics.json")
     if result.run.report.is_file():
         click.echo(f"Look at it in a browser: {result.run.report}")
