@@ -104,7 +104,10 @@ def as_dataset(data: Any, *, images: bool = True) -> datasets.Dataset:
         )
     if isinstance(data, datasets.Dataset) and is_settled(data):
         return data
-    return from_memory(data)
+    from wscl_embed.readers.memory import read_memory
+
+    with quiet():
+        return finish(read_memory(data), "id")
 
 
 def is_settled(dataset: datasets.Dataset) -> bool:
@@ -113,30 +116,6 @@ def is_settled(dataset: datasets.Dataset) -> bool:
 
     ids = dataset.features.get("id") == datasets.Value("string")
     return ids and dataset.features.get("image") in (None, datasets.Image(decode=False))
-
-
-def from_memory(data: datasets.Dataset | datasets.DatasetDict) -> datasets.Dataset:
-    """A dataset made in Python, with ids and images as `load_dataset` leaves them. Its files may lie anywhere."""
-    import datasets
-
-    from wscl_embed.readers.source import Fence
-    from wscl_embed.readers.tables import joined
-
-    with quiet():
-        is_dict = isinstance(data, datasets.DatasetDict)
-        loaded = {name: whole_table(part) for name, part in data.items()} if is_dict else whole_table(data)
-        return finish(joined(loaded, "the dataset", Fence(Path.cwd().anchor), images=False), "id")
-
-
-def whole_table(dataset: datasets.Dataset) -> datasets.Dataset:
-    """``dataset`` without a format, its Arrow table holding the rows that were selected, in their order."""
-    import datasets
-
-    dataset = dataset.with_format(None)
-    for name, feature in dataset.features.items():
-        if isinstance(feature, datasets.Image):  # else the next line decodes each image and encodes it anew
-            dataset = dataset.cast_column(name, datasets.Image(decode=False))
-    return dataset if dataset._indices is None else dataset.flatten_indices()
 
 
 def image_source(image: Mapping[str, Any] | None) -> bytes | Path:
