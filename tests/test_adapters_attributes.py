@@ -14,8 +14,9 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from scipy import sparse
 
-import wscl_adapters.attributes
-from wscl_adapters.attributes import AttributesAdapter, encode, indicators
+import wscl_adapters.attribute_columns
+from wscl_adapters.attribute_columns import encode, indicators
+from wscl_adapters.attributes import AttributesAdapter
 from wscl_embed.clusters import Clusters
 from wscl_embed.errors import InputError
 from wscl_embed.registry import make_adapter
@@ -201,7 +202,7 @@ def test_encoding_by_hand() -> None:
 def test_wide_encodings_stay_sparse(monkeypatch: pytest.MonkeyPatch) -> None:
     table = AttributesAdapter().table(as_mappings())
     dense = encode(table, len(ROWS))
-    monkeypatch.setattr(wscl_adapters.attributes, "DENSE_COLUMNS", 3)
+    monkeypatch.setattr(wscl_adapters.attribute_columns, "DENSE_COLUMNS", 3)
     wide = encode(table, len(ROWS))
     assert sparse.issparse(wide)
     np.testing.assert_array_equal(wide.toarray(), dense)

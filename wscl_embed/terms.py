@@ -115,7 +115,7 @@ def words(text: str) -> list[str]:
 
 def _unspaced(term: str) -> list[str]:
     """``term``, or what stands for words in a run of Chinese or Japanese."""
-    if not HAN.search(term) and not KANA.search(term):
+    if term.isascii() or (not HAN.search(term) and not KANA.search(term)):
         return [term]
     parts: list[str] = []
     for run in filter(None, map(normalise_term, RUNS.findall(term))):

@@ -67,7 +67,7 @@ class CaptionsAdapter(Adapter):
         for row, record in enumerate(captions):
             if record:
                 features[row] = vectors[[position[text] for text in record]].mean(axis=0)
-        return normalize(features)  # type: ignore[no-any-return]
+        return normalize(features, copy=False)  # type: ignore[no-any-return]
 
     def captions(self, dataset: datasets.Dataset) -> list[list[str]]:
         """n lists of captions without surrounding white space, the blank ones left out.
