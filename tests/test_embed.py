@@ -156,8 +156,8 @@ def test_update_of_what_did_not_change_leaves_the_file_alone(photos: Path, whole
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"image_size": 64}, "--update would mix embeddings: weights_hash"),
-        ({"dtype": "float16"}, "--update would mix embeddings: dtype 'float32' -> 'float16'"),
+        ({"image_size": 64}, "its rows were made with another encoder or image size. Update"),
+        ({"dtype": "float16"}, r"made with another dtype \('float32' -> 'float16'\)"),
         ({"overwrite": True}, "not both"),
         ({"output": "no-such.h5"}, "no such file to --update"),
         ({"output": "unhashed.h5"}, "has no content hashes"),

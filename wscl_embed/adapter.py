@@ -163,14 +163,17 @@ class Adapter:
             )
         if self.clusterer == "kmeans" and self.n_clusters == 1:
             return "Raise n_clusters (now 1)."
-        return f"The records look alike: read another column, or change another of the options {self.options()}."
+        return f"The records look alike: read another column, or change another option: {self._options_said()}."
 
     def no_signal(self, dataset: datasets.Dataset) -> InputError:
         """The error for a dataset in which no record carries a signal."""
         return InputError(
             f"adapter {self.name}: none of the {len(dataset)} records carries a signal "
-            f"(options {self.options()}). Name another column or another adapter."
+            f"({self._options_said()}). Name another column or another adapter."
         )
+
+    def _options_said(self) -> str:
+        return ", ".join(f"{name}={value}" for name, value in self.options().items())
 
     def read(self, dataset: datasets.Dataset, column: str) -> list[Any]:
         """The values of ``column`` as Python objects.

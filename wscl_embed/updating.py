@@ -26,8 +26,14 @@ if TYPE_CHECKING:
 
 READ_ROWS = 1024
 COPY_ROWS = 16_384
-# What the rows of one file agree in; of captions None where there are none.
-MADE_BY = ("weights_hash", "preprocess", "dtype", "caption_column", "text_weights_hash")
+MADE_BY = {
+    "weights_hash": "encoder or image size",
+    "preprocess": "way of preparing images",
+    "dtype": "dtype",
+    "caption_column": "column of captions",
+    "text_weights_hash": "text tower",
+}
+"""What the rows of one file agree in, and what it is called; of captions None where there are none."""
 
 
 @dataclass(frozen=True)
@@ -90,9 +96,14 @@ def check_unmixed(path: Path, found: Mapping[str, Any], facts: Mapping[str, Any]
             f"{path}: holds no embeddings of captions to --update. Leave --caption-column out, or write the file anew "
             "with --overwrite."
         )
-    for key in MADE_BY:
-        if found.get(key) != facts[key]:
-            raise InputError(f"{path}: --update would mix embeddings: {key} {found.get(key)!r} -> {facts[key]!r}.")
+    for key, name in MADE_BY.items():
+        was, now = found.get(key), facts[key]
+        if was != now:
+            values = "" if key.endswith("_hash") else f" ({was!r} -> {now!r})"
+            raise InputError(
+                f"{path}: --update would mix embeddings: its rows were made with another {name}{values}. Update it "
+                "with that, or write it anew with --overwrite."
+            )
 
 
 def hash_rows_of(dataset: datasets.Dataset, rows: Sequence[int], caption_column: str | None) -> Iterator[bytes]:

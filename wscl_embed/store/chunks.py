@@ -14,9 +14,8 @@ if TYPE_CHECKING:
     import h5py
 
 MAX_CHUNKS = 1_000_000  # each is an entry of an index that is walked
-MAX_PACKED = (
-    1 << 20
-)  # bytes on disk of a compressed chunk: gzip makes up to 1032 times as many, in a buffer twice as large
+MAX_PACKED = 1 << 20
+"""Bytes on disk of a compressed chunk: gzip makes up to 1032 times as many, in a buffer twice as large."""
 
 
 class Chunk(NamedTuple):
