@@ -327,7 +327,7 @@ def test_inner_options_survive_as_text_and_as_objects() -> None:
         ("column.x=3", "no option 'column.x'"),
         ("of=captions,level_clusters=3+2", r"must ascend from 1 or more; got \[3, 2\]"),
         ("of=captions,levels=2,level_clusters=2+3+4", "levels=2, but 3 level_clusters"),
-        ("level_weights=1+0", "must be positive"),
+        ("level_weights=1+0", "must be above 0"),
         ("separator=", "separator must not be empty"),
         ("n_clusters=5", "no option 'n_clusters'"),
     ],
