@@ -17,7 +17,7 @@ from tests.conftest import IMAGE_SIZE
 from wscl_embed.clusters import Clusters
 from wscl_embed.dataset import image_source
 from wscl_embed.encoder_sources import load_encoder
-from wscl_embed.errors import InputError
+from wscl_embed.errors import InputError, WsclEmbedError
 from wscl_embed.export import LAYOUTS, export
 from wscl_embed.export.layouts import option_fields
 from wscl_embed.images import decode_image
@@ -204,6 +204,22 @@ def test_onnx_gives_what_pytorch_gives_on_real_images(lite0: Encoder, emoji: dat
     facts = session.get_modelmeta().custom_metadata_map
     assert facts["weights_hash"] == lite0.weights_hash()
     assert json.loads(facts["preprocess"])["size"] in (IMAGE_SIZE, [IMAGE_SIZE, IMAGE_SIZE])
+
+
+def test_libraries_that_do_not_fit_each_other_are_named(
+    lite0: Encoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+
+    def fail(*_: object, **__: object) -> None:
+        raise AttributeError("a tuple has no dtype")  # torch 2.6 with onnxscript 0.7
+
+    monkeypatch.setattr(torch.onnx, "export", fail)
+    lite0.save(tmp_path / "model")
+    with pytest.raises(WsclEmbedError, match=r"torch .+ with onnxscript .+ cannot write this tower \(AttributeError\)"):
+        export(tmp_path / "model", "onnx", tmp_path / "model.onnx")
+    assert not (tmp_path / "model.onnx").exists()
 
 
 def test_the_text_tower_comes_along(tmp_path: Path) -> None:

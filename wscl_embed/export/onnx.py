@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import warnings
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -43,7 +44,7 @@ def write(encoder: Encoder, output: Path) -> None:
     Raises:
         MissingExtraError: the packages of the extra ``onnx`` are not there.
         InputError: a tower too large for one ONNX file.
-        WsclEmbedError: the results differ.
+        WsclEmbedError: PyTorch and onnxscript do not fit each other, or the results differ.
     """
     for module, package in (("onnx", "onnx"), ("onnxscript", "onnxscript"), ("onnxruntime", "onnxruntime")):
         import_extra(module, package=package, extra="onnx", needed_for="--layout onnx")
@@ -56,17 +57,7 @@ def write(encoder: Encoder, output: Path) -> None:
     size = encoder.preprocess_cfg["size"]
     height, width = size if isinstance(size, (tuple, list)) else (size, size)
     pixels = torch.randn(2, 3, height, width, generator=torch.Generator().manual_seed(0))
-    with warnings.catch_warnings(), torch.inference_mode():
-        warnings.simplefilter("ignore")  # of torch's exporter about itself
-        program = torch.onnx.export(
-            tower,
-            (pixels,),
-            input_names=["pixel_values"],
-            output_names=["embedding"],
-            dynamic_shapes={"pixel_values": {0: torch.export.Dim("batch")}},
-            dynamo=True,
-            verbose=False,
-        )
+    program = convert(tower, pixels)
     assert program is not None
     model = program.model_proto
     for key, value in (("encoder", encoder.name), ("weights_hash", encoder.weights_hash())):
@@ -74,6 +65,32 @@ def write(encoder: Encoder, output: Path) -> None:
     model.metadata_props.add(key="preprocess", value=json.dumps(encoder.preprocess_cfg))
     onnx.save(model, output)
     check(tower, output, torch.cat([pixels, pixels[:1] + 1]))
+
+
+def convert(tower: UnitTower, pixels: Tensor) -> Any:
+    """The tower as torch's exporter has it.
+
+    Raises:
+        WsclEmbedError: it cannot, which is its own fault or onnxscript's.
+    """
+    with warnings.catch_warnings(), torch.inference_mode():
+        warnings.simplefilter("ignore")  # of torch's exporter about itself
+        try:
+            return torch.onnx.export(
+                tower,
+                (pixels,),
+                input_names=["pixel_values"],
+                output_names=["embedding"],
+                dynamic_shapes={"pixel_values": {0: torch.export.Dim("batch")}},
+                dynamo=True,
+                verbose=False,
+            )
+        except Exception as error:  # whatever PyTorch, onnxscript and onnx-ir raise
+            raise WsclEmbedError(
+                f"torch {torch.__version__} with onnxscript {version('onnxscript')} cannot write this tower "
+                f"({type(error).__name__}). They must fit each other: torch 2.6 takes onnxscript 0.2.7, onnx 1.17 and "
+                "protobuf 6; else install the newest of each."
+            ) from error
 
 
 def check(tower: UnitTower, path: Path, pixels: Tensor) -> None:
