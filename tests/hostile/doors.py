@@ -10,12 +10,12 @@ from typing import Any
 
 import datasets
 import h5py  # noqa: F401
-import joblib
 import open_clip  # noqa: F401
 import pyarrow.parquet  # noqa: F401
 import sentence_transformers  # noqa: F401
 import sklearn.cluster
 import sklearn.decomposition  # noqa: F401
+import threadpoolctl
 import timm  # noqa: F401
 import torch
 import transformers.dynamic_module_utils  # noqa: F401
@@ -33,7 +33,7 @@ from wscl_embed.run import Run
 from wscl_embed.searching.index_file import VectorIndex
 
 allowed_formats()
-joblib.cpu_count(only_physical_cores=True)  # scikit-learn 1.4 asks lscpu for it, once a process
+threadpoolctl.threadpool_info()  # 3.1 asks ldconfig where the C library is, once a process
 torch.set_num_threads(1)
 
 
