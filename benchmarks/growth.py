@@ -5,10 +5,11 @@
     python -m benchmarks.growth --only "search, exact" --only "the loss"
 
 Each size has a process of its own (`benchmarks.turns`). Time is that of the processors, which other work on the machine
-disturbs less; memory is what the process grew by beyond its input. A training step costs its batch, whatever the number
-of rows: so an epoch's batches are drawn over n rows, and the loss is taken at batches of n rows. The slope is that of a
-line through the points from the largest size down to a tenth of it, both axes logarithmic: 1 is proportional to n,
-2 to its square. Results are appended to ``--results`` as they come, and what is there is not made again.
+disturbs less, with that of processes it starts; memory is what the process itself grew by beyond its input. A training
+step costs its batch, whatever the number of rows: so an epoch's batches are drawn over n rows, and the loss is taken at
+batches of n rows. The slope is that of a line through the points from the largest size down to a tenth of it, both axes
+logarithmic: 1 is proportional to n, 2 to its square. Results are appended to ``--results`` as they come, and what is
+there is not made again.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from __future__ import annotations
 import argparse
 import io
 import json
+import os
 import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import redirect_stderr
@@ -160,7 +162,7 @@ def curves(folder: Path | None) -> dict[str, Curve]:
         "k-means, k = 5 sqrt(n)": Curve(partial(kmeans, None)),
         "k-means, k = 200": Curve(partial(kmeans, 200)),
         "batches of an epoch": Curve(sampling),
-        "the loss, a batch of n rows": Curve(loss, most=30_000),
+        "the loss, a batch of n rows": Curve(loss, most=100_000),
         "embed": Curve(embedding, most=100_000),
         "search, exact, 100 queries": Curve(exact_search),
         "index, built and measured": Curve(building, most=100_000),
@@ -184,7 +186,9 @@ def table(lines: Sequence[dict[str, Any]]) -> str:
     rows = []
     for name in dict.fromkeys(line["what"] for line in lines):
         found = {line["rows"]: line for line in lines if line["what"] == name}
-        cells = [f"{found[n]['seconds']:.3g} s, {found[n]['megabytes']:.0f} MB" if n in found else "" for n in sizes]
+        cells = [
+            f"{found[n]['seconds']:.3g} s, {max(0, found[n]['megabytes']):.0f} MB" if n in found else "" for n in sizes
+        ]
         steep = f"{slope({n: line['seconds'] for n, line in found.items()}):.2f}" if len(found) > 1 else ""
         rows.append([name, *cells, steep])
     return markdown(["processor time, memory", *(f"{n:,}" for n in sizes), "slope of the time"], rows)
@@ -231,7 +235,7 @@ def main() -> None:
     lines = [json.loads(line) for line in known]
     there = {(line["what"], line["rows"]) for line in lines}
     with options.results.open("a", encoding="utf-8") as results, tempfile.TemporaryDirectory(prefix="growth-") as own:
-        tempfile.tempdir = own
+        os.environ["TMPDIR"] = own  # of the processes, too
         for name, curve in curves(options.tags).items():
             if options.only and not any(part in name for part in options.only):
                 continue
