@@ -109,9 +109,6 @@ def captions(**options: Any) -> ClInfoNCE:
 IMAGES = "image_features"
 SEVERAL_K = (f"{IMAGES}:n_clusters=200", f"{IMAGES}:n_clusters=400", f"{IMAGES}:n_clusters=800")
 
-SHARPER = {"temperature": 0.1}
-"""Of the `REMEDIES` the one that found more first neighbours (benchmarks/LOG.md)."""
-
 METHODS: dict[str, Method] = {
     "SimCLR": ClInfoNCE(("none",)),
     "cross-entropy, image clusters": OnClusters(cross_entropy, IMAGES),
@@ -126,10 +123,11 @@ METHODS: dict[str, Method] = {
     "captions + image clusters": ClInfoNCE(("captions", IMAGES)),
     "all together": ClInfoNCE(("captions", IMAGES, "hashtags", "attributes")),
     "SupCon": ClInfoNCE(("labels",)),
-    "SimCLR, temperature 0.1": ClInfoNCE(("none",), options=SHARPER),
-    "captions, temperature 0.15": captions(temperature=0.15),
-    "captions, temperature 0.1": captions(**SHARPER),
-    "SupCon, temperature 0.1": ClInfoNCE(("labels",), options=SHARPER),
+    **{
+        f"{name}, temperature {value}": ClInfoNCE((adapter,), options={"temperature": value})
+        for value in (0.15, 0.1)
+        for name, adapter in (("SimCLR", "none"), ("captions", "captions"), ("SupCon", "labels"))
+    },
 }
 
 ABLATIONS: dict[str, Method] = {
@@ -143,7 +141,7 @@ REMEDIES: dict[str, Method] = {
     **{name: METHODS[name] for name in METHODS if "temperature" in name},
     "captions, temperature 0.07": captions(temperature=0.07),
     "captions, SINCERE": captions(denominator="negatives"),
-    "captions, SINCERE, temperature 0.1": captions(denominator="negatives", **SHARPER),
+    "captions, SINCERE, temperature 0.1": captions(denominator="negatives", temperature=0.1),
     "captions, RINCE 0.1": captions(q=0.1),
     "captions, RINCE 0.3": captions(q=0.3),
     "captions, dual head 0.5": captions(instance_weight=0.5),
