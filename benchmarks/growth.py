@@ -163,9 +163,9 @@ def curves(folder: Path | None) -> dict[str, Curve]:
         "k-means, k = 200": Curve(partial(kmeans, 200)),
         "batches of an epoch": Curve(sampling),
         "the loss, a batch of n rows": Curve(loss, most=100_000),
-        "embed": Curve(embedding, most=100_000),
+        "embed": Curve(embedding),
         "search, exact, 100 queries": Curve(exact_search),
-        "index, built and measured": Curve(building, most=100_000),
+        "index, built and measured": Curve(building),
         "search, index, 100 queries": Curve(index_search, most=100_000),
     }
 

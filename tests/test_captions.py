@@ -124,7 +124,7 @@ def test_update_embeds_new_titles_and_keeps_the_rest(
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"caption_column": "captions", "update": True}, "caption_column 'title' -> 'captions'"),
+        ({"caption_column": "captions", "update": True}, r"another column of captions \('title' -> 'captions'\)"),
         ({"caption_column": "captions", "resume": True}, "caption_column: 'title' -> 'captions'"),
         ({"resume": True}, "caption_column: 'title' -> None"),
         ({"caption_column": "titel", "overwrite": True}, "no such column. The dataset has: .*title"),

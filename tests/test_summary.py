@@ -125,7 +125,7 @@ def test_clusters_emptied_by_a_selection_do_not_count() -> None:
     [
         ("hashtags:clusterer=hdbscan", [-1, -1], "hashtags: all 2 images are noise.*Lower min_cluster_size .now 5"),
         ("hashtags:n_clusters=1", [0, 0], "only 1 cluster was found among 2 images.*Raise n_clusters .now 1"),
-        ("hashtags", [0, 0], "The records look alike: read another column.*'column': 'tags'"),
+        ("hashtags", [0, 0], "The records look alike: read another column.*column=tags"),
         ("attributes:top_k=1", [0, -1], "only 1 cluster.*Raise top_k .now 1"),
         ("attributes:method=cluster,clusterer=hdbscan", [-1, -1], "Lower min_cluster_size"),
         ("labels:column=kind", [0, 0], "Name another column .now column=kind"),

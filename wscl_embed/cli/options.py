@@ -35,9 +35,7 @@ class SectionedCommand(click.Command):
     """A command whose help shows its options under headings."""
 
     def __init__(self, *arguments: Any, sections: Mapping[str, Sequence[str]], **options: Any) -> None:
-        """Args:
-        sections: heading -> names of options, in the order to show; all others come under "Other options".
-        """
+        """A command of ``sections``: heading -> names of options, in their order; others are "Other options"."""
         super().__init__(*arguments, **options)
         self.sections = sections
 
