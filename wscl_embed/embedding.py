@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypedDict
-
-from typing_extensions import Unpack
+from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
 from wscl_embed.captions import encode_captions, read_captions
 from wscl_embed.distributed import gather, on_first, own_part, rank, world_size
@@ -159,11 +157,15 @@ def join(partial: Partial, rows: RowFiles) -> RowFiles:
     """The rows of all processes, in the order of ranks."""
     if world_size() == 1:
         return rows
-    shape = {"dim": rows.dim, "dtype": rows.vectors.dtype.name, "hashed": True, "texts": rows.text is not None}
-    RowFiles(partial.folder / "joined", **shape).remove()  # of a join that was interrupted
-    joined = RowFiles(partial.folder / "joined", **shape)
+
+    def files(name: str) -> RowFiles:
+        dtype, texts = rows.vectors.dtype.name, rows.text is not None
+        return RowFiles(partial.folder / name, rows.dim, dtype, hashed=True, texts=texts)
+
+    files("joined").remove()  # of a join that was interrupted
+    joined = files("joined")
     for number in range(world_size()):
-        part = RowFiles(partial.folder / f"part-{number}", **shape)
+        part = files(f"part-{number}")
         part.close()
         ids = [image_id.decode() for block in part.read_ids() for image_id in block]
         vectors, hashes, texts = part.read_vectors(), part.read_hashes(), part.read_texts()

@@ -92,7 +92,7 @@ class AttributesAdapter(Adapter):
 
     def kept(self, table: dict[str, list[Any]]) -> list[tuple[str, Indicator]]:
         """The ``top_k`` indicators of highest empirical entropy, each with its attribute; equals in order of name."""
-        present = np.count_nonzero(known_rows(table))
+        present = int(np.count_nonzero(known_rows(table)))
         pairs = [(name, indicator) for name, values in table.items() for indicator in indicators(name, values)]
         # The entropy of a 0/1 column grows with its rarer value, and counts compare without rounding.
         pairs.sort(key=lambda pair: -min(len(pair[1].rows), present - len(pair[1].rows)))

@@ -96,7 +96,7 @@ def count_company(table: TagTable) -> Company:
     """
     reference = np.argsort(-table.frequency, kind="stable")[:REFERENCE]
     weighted = sparse.csr_array(table.rows.multiply(table.counts.astype(np.float64)[:, None]))
-    counts = sparse.csr_array(weighted.T @ sparse.csr_array(table.rows[:, reference], dtype=np.float64))
+    counts = sparse.csr_array(weighted.T @ sparse.csr_array(table.rows[:, reference]).astype(np.float64))
     rows = np.repeat(np.arange(counts.shape[0]), np.diff(counts.indptr))
     counts.data[rows == reference[counts.indices]] = 0
     counts.eliminate_zeros()

@@ -29,4 +29,4 @@ def overlap_membership(table: TagTable, informativeness: NDArray[np.float64]) ->
     rows.eliminate_zeros()
     length = np.sqrt(np.asarray(rows.multiply(rows).sum(axis=1)).ravel())
     rows.data /= np.repeat(length, np.diff(rows.indptr))
-    return sparse.csr_array(rows[table.inverse], dtype=np.float32)
+    return sparse.csr_array(rows[table.inverse]).astype(np.float32)

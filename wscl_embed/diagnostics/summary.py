@@ -166,7 +166,7 @@ def positive_pairs(membership: sparse.csr_array) -> int:
     if entries.max(initial=0) <= 1:
         sizes = np.bincount(membership.indices, minlength=membership.shape[1]).astype(np.int64)
         return int((sizes * (sizes - 1)).sum())
-    pattern = sparse.csr_array(membership[entries > 0], dtype=np.float32, copy=True)
+    pattern = sparse.csr_array(membership[entries > 0]).astype(np.float32)
     pattern.data[:] = 1
     rows, inverse, counts = collapse_rows(pattern)  # (u, K), (n,), (u,)
     rows = sparse.csr_array(rows)

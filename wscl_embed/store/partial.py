@@ -8,7 +8,7 @@ import shutil
 import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +49,7 @@ class Partial:
         except Timeout as error:
             raise InputError(f"{self.output}: is being written by {self._owner()}. Wait for it, or stop it.") from error
         try:
-            since = datetime.now(timezone.utc).isoformat(timespec="seconds")
+            since = datetime.now(UTC).isoformat(timespec="seconds")
             owner = {"process": os.getpid(), "host": socket.gethostname(), "since": since}
             write_text(self.folder / "owner.json", json.dumps(owner))
             yield
