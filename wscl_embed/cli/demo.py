@@ -22,13 +22,11 @@ def command(output: str, overwrite: bool, workers: int | None) -> None:
     Keywords are the hashtags. The emoji's group is the held-out label: it scores the
     result on the test emoji, and on others chooses how far to tune (--wise-ft); training never sees it.
     """
-    from wscl_embed.cli.tables import print_guard, print_scores
+    from wscl_embed.cli.tables import print_guard, print_next, print_scores
     from wscl_embed.demo import CONTACT_SHEET, run_demo
 
     result = run_demo(output, overwrite=overwrite, workers=workers)
     print_scores(result.metrics)
     print_guard(result.metrics["guard"])
     click.echo(f"Wrote {result.run.folder}: embeddings.h5, model/, {CONTACT_SHEET} (ten queries before and after)")
-    if result.run.report.is_file():
-        click.echo(f"Look at it in a browser: {result.run.report}")
-    click.echo(f"Search it: wscl-embed serve {result.run.folder}")
+    print_next(result.run)

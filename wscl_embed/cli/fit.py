@@ -60,7 +60,7 @@ def command(config_file: str | None, overwrite: bool, resume: bool, **options: A
     Trains on the rows whose column `split` says train, and scores those that say test. Without such a column, a share
     of the images (--holdout) is held out for scoring.
     """
-    from wscl_embed.cli.tables import print_guard, print_scores
+    from wscl_embed.cli.tables import print_guard, print_next, print_scores
     from wscl_embed.config import make_config
     from wscl_embed.pipeline import run_fit
 
@@ -71,6 +71,4 @@ def command(config_file: str | None, overwrite: bool, resume: bool, **options: A
         click.echo("Neither --label-column nor --caption-column, so no before/after table.")
     print_guard(result.metrics["guard"])
     click.echo(f"Wrote {result.run.folder}: embeddings.h5, model/, clusters.parquet, metrics.json")
-    if result.run.report.is_file():
-        click.echo(f"Look at it in a browser: {result.run.report}")
-    click.echo(f"Search it: wscl-embed serve {result.run.folder}")
+    print_next(result.run)

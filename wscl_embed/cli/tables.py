@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
 
+import click
 from rich.console import Console
 from rich.table import Table
 
 from wscl_embed.metric_names import ALL, SHORT
+
+if TYPE_CHECKING:
+    from wscl_embed.run import Run
 
 
 def print_scores(
@@ -52,6 +57,15 @@ def print_guard(report: dict[str, Any]) -> None:
         console.print(table)
     line = describe(report)
     console.print(f"{line[0].upper()}{line[1:]} (--wise-ft).", soft_wrap=True)
+
+
+def print_next(run: Run) -> None:
+    """Where to look at a run: its report, and `serve` or, where its libraries are not installed, `search`."""
+    if run.report.is_file():
+        click.echo(f"Look at it in a browser: {run.report}")
+    can_serve = find_spec("starlette") is not None and find_spec("uvicorn") is not None
+    command = f"serve {run.folder}" if can_serve else f"search {run.folder} --image PICTURE"
+    click.echo(f"Search it: wscl-embed {command}")
 
 
 def _heading(metrics: dict[str, Any]) -> str:
