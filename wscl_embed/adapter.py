@@ -182,7 +182,7 @@ class Adapter:
             InputError: the dataset has no such column (names those it has), or it is null throughout.
         """
         self.check_column(dataset, column)
-        values = list(dataset.with_format(None)[column][:])  # without [:] a row at a time: eleven times as long
+        values = list(dataset.with_format(None)[column][:])  # without [:] datasets reads row by row
         if all(value is None for value in values):
             raise self.all_null(dataset, column)
         return values
