@@ -125,6 +125,18 @@ def repeated_number(path: Path) -> None:
     pq.write_table(pa.table({"file_name": numbers}), path, row_group_size=10**8, store_schema=False)
 
 
+def repeated_tag(kind: pa.DataType) -> Callable[[Path], None]:
+    """10,000 lists of a string of 200,000, in row groups of a few kilobytes."""
+
+    def write(path: Path) -> None:
+        table = pa.table({"tags": pa.array([["x" * 200_000]] * 500, kind)})
+        with pq.ParquetWriter(path, table.schema) as writer:
+            for _ in range(20):
+                writer.write_table(table)
+
+    return write
+
+
 def table_of(**columns: object) -> Callable[[Path], None]:
     return lambda path: pq.write_table(pa.table(columns), path)
 
@@ -135,6 +147,8 @@ PARQUET: dict[str, tuple[Callable[[Path], object], str]] = {
     "text that is none": (table_of(file_name=not_utf8()), "Invalid UTF8 sequence"),
     "text that is none, elsewhere": (table_of(file_name=["a"], tags=not_utf8()), "Invalid UTF8 sequence"),
     "one long string again and again": (repeated_string, "claims 52,428,800,000 bytes in a file of"),
+    "one long tag again and again": (repeated_tag(pa.list_(pa.string())), "claims 2,000,000,000 bytes in a file of"),
+    "in lists of one": (repeated_tag(pa.list_(pa.string(), 1)), "claims 2,000,000,000 bytes in a file of"),
     "one number again and again": (repeated_number, "claims 1,080,000,000 bytes in a file of"),
     "2,000 columns": (table_of(**{str(n): [n] for n in range(2000)}), "2,000 columns, more than 1,000"),
     "a column's name with a NUL": (table_of(**{"file\0_name": ["a"]}), "has a NUL character in its name"),
@@ -157,3 +171,15 @@ def test_deep_types_in_parquet(depth: int, tmp_path: Path) -> None:
     else:
         said = refusal(signals, tmp_path)
         assert "too deeply nested" in said or "Invalid flatbuffers message" in said  # Arrow 15
+
+
+def test_lists_and_mappings_in_several_row_groups_are_read(tmp_path: Path) -> None:
+    """As DuckDB and Polars write them: pyarrow gives no dictionaries within lists over several row groups."""
+    columns = {
+        "file_name": [f"{row}.png" for row in range(40)],
+        "tags": [[f"tag-{row % 7}", "sea"] for row in range(40)],
+        "attributes": [{"colour": "red" if row % 2 else None} for row in range(40)],
+    }
+    pq.write_table(pa.table(columns), tmp_path / "metadata.parquet", row_group_size=9)
+    found = read(signals, tmp_path)
+    assert (found["tags"], found["attributes"]) == (columns["tags"], columns["attributes"])
