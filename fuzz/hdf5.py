@@ -44,6 +44,7 @@ def target(path):
         store.search(np.ones(store.embeddings.shape[1]), 3)
         assert store.labels is None or len(store.labels) == len(store)
         assert store.content_hashes is None or len(store.content_hashes) == len(store)
+        assert store.clusters is None or len(store.clusters) == len(store)
         str(store.attributes)
 
 

@@ -71,6 +71,12 @@ def store(path: Path) -> tuple[Any, ...]:
         return len(file), file.ids, file.labels, *hashes, sorted(file.attributes), file.embeddings[:].sum(), texts
 
 
+def stored_clusters(path: Path) -> Any:
+    """The clusters in an embedding file."""
+    with EmbeddingStore(path) as file:
+        return None if file.clusters is None else file.clusters.labels.tolist()
+
+
 def index(path: Path) -> Any:
     """The index beside an embedding file."""
     with EmbeddingStore(path) as file:

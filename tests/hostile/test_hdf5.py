@@ -10,7 +10,8 @@ import h5py
 import numpy as np
 import pytest
 
-from tests.hostile.doors import store
+from tests.hostile.doors import store, stored_clusters
+from tests.hostile.sandbox import read, refusal
 from wscl_embed.errors import InputError
 from wscl_embed.store import EmbeddingStore, TextRows
 
@@ -268,6 +269,35 @@ def test_a_crafted_file_is_refused(name: str, tmp_path: Path) -> None:
     with pytest.raises(InputError) as refused:
         store(tmp_path / "e.h5")
     assert said in str(refused.value)
+
+
+CSR = {"indptr": [0, 1, 2], "indices": [0, 1], "weights": [1.0, 1.0], "names": [b"a", b"b"]}
+BAD_CSR: dict[str, dict[str, Any]] = {
+    "indptr far beyond the end": {"indptr": [0, 2 * 10**9, 2]},
+    "indptr below zero": {"indptr": [0, -(2 * 10**9), 2]},
+    "indptr of other rows": {"indptr": [0, 2]},
+    "a column that is not there": {"indices": [0, 900]},
+    "a column below zero": {"indices": [0, -5]},
+    "no names": {"names": None},
+    "names that are no text": {"names": [b"a", b"\xff"]},
+    "weights that are words": {"weights": [b"a", b"b"]},
+    "a weight too few": {"weights": [1.0]},
+}
+
+
+@pytest.mark.parametrize("name", ["good", *BAD_CSR])
+def test_memberships_that_are_none_are_refused(name: str, tmp_path: Path) -> None:
+    """SciPy follows the numbers of a CSR matrix without looking where they lead."""
+    with EmbeddingStore.create(tmp_path / "e.h5", dim=2) as writer:
+        writer.append(["a", "b"], np.eye(2))
+    with h5py.File(tmp_path / "e.h5", "r+") as file:
+        for part, values in {**CSR, **BAD_CSR.get(name, {})}.items():
+            if values is not None:
+                file[f"clusters/{part}"] = np.array(values)
+    if name == "good":
+        assert read(stored_clusters, tmp_path / "e.h5") == [0, 1]
+    else:
+        assert "damaged, or not an HDF5 file of ours" in refusal(stored_clusters, tmp_path / "e.h5")
 
 
 def test_what_a_virtual_dataset_names_is_not_even_opened(tmp_path: Path) -> None:

@@ -129,7 +129,7 @@ def _write_clusters(file: h5py.File, clusters: Clusters, ids: list[str]) -> None
     group["indptr"], group["indices"] = membership.indptr.astype(np.int64), membership.indices.astype(np.int64)
     group["weights"] = membership.data.astype(np.float32)
     names = [name.encode() for name in clusters.table["name"]]
-    dtype = h5py.string_dtype("utf-8", max(map(len, names), default=1))
+    dtype = h5py.string_dtype("utf-8", max([1, *map(len, names)]))
     group.create_dataset("names", (len(names),), dtype)[...] = np.array(names, dtype)
 
 

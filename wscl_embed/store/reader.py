@@ -196,14 +196,13 @@ class EmbeddingStore:
 
         if "clusters/indptr" not in self._file:
             return None
-        group = self._file["clusters"]
-        names = [name.decode() for name in group["names"][:].tolist()]
-        entries = (group["weights"][:], group["indices"][:], group["indptr"][:])
-        try:
+        with self._undamaged():
+            group = self._file["clusters"]
+            names = [name.decode() for name in group["names"][:].tolist()]
+            entries = (group["weights"][:], group["indices"][:], group["indptr"][:])
             membership = sparse.csr_array(entries, shape=(len(self), len(names)))
-        except ValueError as error:
-            raise InputError(f"{self.path}: /clusters is not a membership matrix: {error}.") from error
-        return Clusters(self.ids, membership, cluster_table(membership, source="", names=names))
+            membership.check_format(full_check=True)  # or SciPy reads beyond its arrays, where the numbers lead it
+            return Clusters(self.ids, membership, cluster_table(membership, source="", names=names))
 
     @property
     def attributes(self) -> dict[str, Any]:
