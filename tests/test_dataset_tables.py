@@ -101,6 +101,14 @@ def test_parquet_images_on_disk_stay_within_their_folder(tmp_path: Path, secret:
     assert reasons == [outside, outside, "empty file", "record has no image"]
 
 
+def test_names_hdf5_cannot_hold_are_no_ids(tmp_path: Path) -> None:
+    """It gives each id the room of the longest."""
+    for odd in ("b\0.png", "b" * 100_000):
+        column = hf_images([{"bytes": png(5), "path": "a"}, {"bytes": png(6), "path": odd}])
+        pq.write_table(pa.table({"image": column}), tmp_path / "a.parquet")
+        assert list(load_dataset(tmp_path)["id"]) == ["0", "1"]
+
+
 def test_bad_parquet(tmp_path: Path) -> None:
     first, second = tmp_path / "a.parquet", tmp_path / "b.parquet"
     pq.write_table(pa.table({"id": ["1", "1"], "image": [png(), png()]}), first)

@@ -15,12 +15,10 @@ from typing import TYPE_CHECKING, Any
 from wscl_embed.errors import InputError
 from wscl_embed.images import BadImageError
 from wscl_embed.readers.finding import find_source
-from wscl_embed.readers.source import OUTSIDE, Source
+from wscl_embed.readers.source import OUTSIDE, Source, check_storable
 
 if TYPE_CHECKING:
     import datasets
-
-MAX_ID = 1024
 
 
 def load_dataset(
@@ -222,14 +220,6 @@ def id_text(value: Any, place: Callable[[int], str], row: int) -> str:
     if isinstance(value, bool) or not isinstance(value, (str, int)) or value == "":
         raise InputError(f"{place(row)}: the id is {value!r}; it must be a string or an integer.")
     return str(value)
-
-
-def check_storable(ids: Sequence[Any], place: Callable[[int], str]) -> None:
-    """See that HDF5 can hold the ids: it has no NUL, and gives each the room of the longest."""
-    for row, value in enumerate(ids):
-        if isinstance(value, str) and ("\0" in value or len(value) > MAX_ID):
-            problem = "has a NUL character" if "\0" in value else f"has more than {MAX_ID:,} characters"
-            raise InputError(f"{place(row)}: the id {value[:40]!r} {problem}.")
 
 
 def check_unique(ids: Sequence[str], place: Callable[[int], str]) -> None:

@@ -55,6 +55,10 @@ TARS: dict[str, tuple[Callable[[Path], object], str]] = {
     "JSON cut off": (lambda path: crafted.tar(path, {"a.png": PNG, "a.json": b'{"x": '}), "a.json: not JSON"),
     "a key twice": (lambda path: crafted.tar(path, {"a.json": b'{"x": 1, "x": 2}'}), "the key 'x' occurs twice"),
     "10,000 levels": (lambda path: crafted.tar(path, {"a.json": b"[" * 10_000}), "nested deeper than 64 levels"),
+    "a name of a million characters": (
+        lambda path: crafted.tar(path, {"a.png": PNG, f"{'b' * 10**6}.png": PNG}),
+        "has more than 1,024 characters",
+    ),
     "two images": (lambda path: crafted.tar(path, {"a.png": PNG, "a.jpg": PNG}), "a: two images, a.png and a.jpg"),
 }
 

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 # The path of an image that must not be read begins with this; its bytes are b"", so that nothing opens the path.
 OUTSIDE = "outside-the-dataset:"
 
+MAX_ID = 1024  # characters
+
 # As Hugging Face's ImageFolder takes folder names.
 SPLIT_NAMES = {
     **dict.fromkeys(["train", "training"], "train"),
@@ -92,6 +94,24 @@ def image_column(paths: Iterable[str | None], contents: pa.Array | None = None) 
     if pc.any(outside).as_py():
         contents = pc.if_else(outside, pa.scalar(b"", contents.type), contents)
     return pa.StructArray.from_arrays([contents, path_array], names=["bytes", "path"])
+
+
+def unstorable(value: Any) -> str | None:
+    """Why HDF5 cannot hold an id: it has no NUL, and gives each the room of the longest. None where it can.
+
+    >>> unstorable("a\\0b"), unstorable("x" * 1024)
+    ('has a NUL character', None)
+    """
+    if isinstance(value, str) and "\0" in value:
+        return "has a NUL character"
+    return f"has more than {MAX_ID:,} characters" if isinstance(value, str) and len(value) > MAX_ID else None
+
+
+def check_storable(ids: Sequence[Any], place: Callable[[int], str]) -> None:
+    """See that HDF5 can hold the ids."""
+    for row, value in enumerate(ids):
+        if problem := unstorable(value):
+            raise InputError(f"{place(row)}: the id {value[:40]!r} {problem}.")
 
 
 def check_utf8(name: str, where: Path) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 
 from wscl_embed.errors import InputError
 from wscl_embed.readers.parquet import rows_and_columns
-from wscl_embed.readers.source import OUTSIDE, SPLIT_NAMES, Fence, Source, image_column, innermost
+from wscl_embed.readers.source import OUTSIDE, SPLIT_NAMES, Fence, Source, image_column, innermost, unstorable
 
 if TYPE_CHECKING:
     import datasets
@@ -220,7 +220,8 @@ def with_paths(dataset: datasets.Dataset, change: Callable[[str], str]) -> datas
 
 
 def path_ids(dataset: datasets.Dataset, otherwise: Sequence[str] | None = None) -> Sequence[str]:
-    """Ids of a dataset without an id column: the images' paths, if they can tell images apart on any machine.
+    """Ids of a dataset without an id column: the images' paths, if they can tell images apart on any machine and HDF5
+    can hold them.
 
     Else ``otherwise``, or the numbers of the rows, from 0.
     """
@@ -229,7 +230,10 @@ def path_ids(dataset: datasets.Dataset, otherwise: Sequence[str] | None = None) 
     if "image" not in dataset.column_names:
         return otherwise or [str(row) for row in range(len(dataset))]
     paths = pc.struct_field(dataset.data.column("image"), "path").to_pylist()
-    good = all(path and not Path(path).is_absolute() and not path.startswith(OUTSIDE) for path in paths)
+    good = all(
+        path and not Path(path).is_absolute() and not path.startswith(OUTSIDE) and not unstorable(path)
+        for path in paths
+    )
     if good and len(set(paths)) == len(paths):
         return paths  # type: ignore[no-any-return]
     return otherwise or [str(row) for row in range(len(dataset))]

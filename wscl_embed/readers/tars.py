@@ -17,8 +17,9 @@ from wscl_embed.errors import InputError
 from wscl_embed.readers.folders import IMAGE_SUFFIXES
 from wscl_embed.readers.json_text import parse_json
 from wscl_embed.readers.metadata import MAX_LINE, table_of
-from wscl_embed.readers.source import Source, check_utf8, innermost
+from wscl_embed.readers.source import Source, check_storable, check_utf8, innermost
 
+MAX_SHOWN = 200  # characters of a key, in an error
 # As in WebDataset: the key ends at the first dot of the file name, the rest says what the member is.
 MEMBER = re.compile(r"((?:.*/)?[^./][^./]*)\.([^/]+)")
 
@@ -55,8 +56,9 @@ def read_tars(paths: Sequence[Path]) -> Source:
         raise InputError(f"{paths[0]}: no records; WebDataset names its members like 0001.jpg and 0001.json.")
 
     def place(row: int) -> str:
-        return f"{samples[row].path}: {samples[row].key}"
+        return f"{samples[row].path}: {samples[row].key[:MAX_SHOWN]}"
 
+    check_storable([sample.key for sample in samples], place)
     columns = table_of([sample.fields for sample in samples], place)
     if "image" in columns.column_names:
         raise InputError(f"{paths[0]}: the json members have a key 'image'; rename it, images go by that name.")
