@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
+from concurrent.futures import wait
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -11,7 +14,7 @@ import pytest
 
 from wscl_embed.clusters import Clusters
 from wscl_embed.errors import InputError
-from wscl_embed.store import EmbeddingStore, TextRows, reader
+from wscl_embed.store import EmbeddingStore, TextRows, matrix, reader
 from wscl_embed.store.rows import RowFiles
 from wscl_embed.store.unit import converted, unit_blocks
 
@@ -119,6 +122,44 @@ def test_an_id_hdf5_cannot_hold_is_refused(tmp_path: Path) -> None:
         writer.append(["a", "b\0c"], vectors(2))
 
 
+def test_rows_that_do_not_fit_their_ids_or_the_file_are_refused(tmp_path: Path) -> None:
+    """One row more than ids would stand in the place of the next one, and move all behind it."""
+    hashes, texts = np.zeros((2, 16), np.uint8), TextRows(vectors(2), np.zeros((2, 16), np.uint8))
+    with EmbeddingStore.create(tmp_path / "e.h5", dim=8) as writer:
+        wrong: list[tuple[tuple[Any, ...], str]] = [
+            ((vectors(3),), r"2 ids with embeddings of shape \(3, 8\); the file takes \(2, 8\)"),
+            ((vectors(2, 9),), r"embeddings of shape \(2, 9\)"),
+            ((vectors(2), hashes), r"content hashes of shape \(2, 16\); the file takes None"),
+            ((vectors(2), None, texts), r"text embeddings of shape \(2, 8\); the file takes None"),
+        ]
+        for what, said in wrong:
+            with pytest.raises(InputError, match=said):
+                writer.append(["a", "b"], *what)
+        writer.append(["c"], vectors(1))
+    with EmbeddingStore(tmp_path / "e.h5") as store:
+        assert store.ids == ["c"]
+        np.testing.assert_allclose(store.embeddings @ vectors(1)[0], np.linalg.norm(vectors(1), axis=1), rtol=1e-6)
+
+
+def test_a_disk_that_does_not_keep_rows_says_so_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """To the first sync after it; later ones go well, and the rows are not there."""
+    synced: list[int] = []
+
+    def sync(handle: int) -> None:
+        synced.append(handle)
+        if len(synced) == 1:
+            raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(matrix, "SYNC_BYTES", 8)
+    monkeypatch.setattr("os.fsync", sync)
+    grown = matrix.GrowingMatrix(tmp_path / "rows", 2, np.float32)
+    grown.write(np.ones((1, 2)))
+    wait([grown._syncing])  # type: ignore[list-item]
+    with pytest.raises(OSError, match="Input/output error"):
+        grown.write(np.ones((1, 2)))
+    grown.close()
+
+
 def test_content_hashes_are_kept(tmp_path: Path) -> None:
     hashes = np.arange(48, dtype=np.uint8).reshape(3, 16)
     with EmbeddingStore.create(tmp_path / "e.h5", dim=8, hashed=True) as writer:
@@ -176,6 +217,7 @@ def test_a_text_that_is_not_finite_is_named_and_cut_off(tmp_path: Path) -> None:
 
 def test_clusters_are_written_for_the_ids_in_the_file(tmp_path: Path) -> None:
     clusters = Clusters.from_labels(["c", "a", "x"], [1, 0, -1], name="tags")
+    clusters.table["name"] = ["", "tags-1"]
     with EmbeddingStore.create(tmp_path / "e.h5", dim=8) as writer:
         writer.append(["a", "b", "c"], vectors(3))
         writer.set_clusters(clusters)
@@ -185,7 +227,7 @@ def test_clusters_are_written_for_the_ids_in_the_file(tmp_path: Path) -> None:
         assert group["indptr"][:].tolist() == [0, 1, 1, 2]
         assert group["indices"][:].tolist() == [0, 1]
         assert group["weights"][:].tolist() == [1, 1]
-        assert [name.decode() for name in group["names"]] == ["tags-0", "tags-1"]
+        assert [name.decode() for name in group["names"]] == ["", "tags-1"]
 
 
 def test_search_is_exact(tmp_path: Path) -> None:

@@ -53,7 +53,11 @@ class GrowingMatrix:
         self._file.truncate(self.head + n * self.row_bytes)
 
     def write(self, rows: NDArray[Any]) -> None:
-        """Append (b, width) rows; another process may see them after `flush`."""
+        """Append (b, width) rows; another process may see them after `flush`.
+
+        Raises:
+            OSError: the disk does not take these, or did not take earlier ones when they were put on it in the thread.
+        """
         self._file.write(np.ascontiguousarray(rows, dtype=self.dtype).data)
         self._sync(self._file.tell())
 
@@ -64,6 +68,7 @@ class GrowingMatrix:
     def _sync(self, size: int) -> None:
         """Have what was written so far put on the disk, in a thread: there is less to wait for at the end."""
         if size - self._synced >= SYNC_BYTES and (self._syncing is None or self._syncing.done()):
+            self.check_synced()
             self._disk = self._disk or ThreadPoolExecutor(1)
             self._syncing = self._disk.submit(os.fsync, self._file.fileno())
             self._synced = size

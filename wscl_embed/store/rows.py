@@ -17,6 +17,7 @@ HEAD = 4096  # bytes left free before the first vector; `wscl_embed.store.contai
 HASH_BYTES = 16
 READ_BYTES = 1 << 24
 END = b"\0"  # ends an id in the file of ids
+PARTS = ("embeddings", "content hashes", "text embeddings", "content hashes of texts")
 
 
 class TextRows(NamedTuple):
@@ -65,9 +66,12 @@ class RowFiles:
         self._length, self.longest = self._trim()
 
     @property
+    def _parts(self) -> tuple[GrowingMatrix | None, ...]:
+        return self.vectors, self.hashes, self.text, self.text_hashes
+
+    @property
     def _matrices(self) -> list[GrowingMatrix]:
-        every = (self.vectors, self.hashes, self.text, self.text_hashes)
-        return [matrix for matrix in every if matrix is not None]
+        return [matrix for matrix in self._parts if matrix is not None]
 
     def _trim(self) -> tuple[int, int]:
         """Cut the files to the rows they all have; their number, and the bytes of the longest id among them."""
@@ -96,9 +100,11 @@ class RowFiles:
         """Append (b, D) rows, scaled to unit length, as are those of ``texts``; ``hashes`` (b, 16).
 
         Raises:
-            InputError: a row that is not finite, or an id with a NUL character (names the id).
+            InputError: a row that is not finite, or an id with a NUL character (names the id); other parts of the rows
+                than the file was begun with, or of another shape.
             StorageError: the disk is full, or does not take the rows for another reason.
         """
+        self._check_shapes(len(ids), embeddings, hashes, texts)
         dtype = self.vectors.dtype
         vectors = unit_blocks(embeddings, ids, dtype, "embedding")
         captions = None if texts is None else unit_blocks(texts.embeddings, ids, dtype, "text embedding")
@@ -112,8 +118,18 @@ class RowFiles:
         texts: TextRows | None = None,
     ) -> None:
         """Append rows that have unit length already, as they are."""
+        self._check_shapes(len(ids), vectors, hashes, texts)
         captions, caption_hashes = (None, None) if texts is None else ([texts.embeddings], texts.hashes)
         self._write(ids, [vectors], hashes, captions, caption_hashes)
+
+    def _check_shapes(
+        self, n: int, vectors: NDArray[np.floating], hashes: NDArray[np.uint8] | None, texts: TextRows | None
+    ) -> None:
+        """See that n rows have the parts that were asked for, and no others: one row more would move all behind it."""
+        for what, matrix, rows in zip(PARTS, self._parts, (vectors, hashes, *(texts or (None, None))), strict=True):
+            wanted, found = None if matrix is None else (n, matrix.width), None if rows is None else np.shape(rows)
+            if wanted != found:
+                raise InputError(f"{n} ids with {what} of shape {found}; the file takes {wanted}.")
 
     def _write(
         self,
@@ -125,16 +141,10 @@ class RowFiles:
     ) -> None:
         """Append the parts of rows, blocks of the matrices, and last the ids."""
         encoded, ends = _encoded(ids)
-        parts = [
-            (self.vectors, vectors),
-            (self.hashes, None if hashes is None else [hashes]),
-            (self.text, captions),
-            (self.text_hashes, None if caption_hashes is None else [caption_hashes]),
-        ]
+        whole = [None if part is None else [part] for part in (hashes, caption_hashes)]
         try:
-            for matrix, blocks in parts:
+            for matrix, blocks in zip(self._parts, (vectors, whole[0], captions, whole[1]), strict=True):
                 if matrix is None or blocks is None:
-                    assert (matrix, blocks) == (None, None), "rows have the parts that were asked for, and no others"
                     continue
                 for block in blocks:
                     matrix.write(block)
