@@ -12,9 +12,11 @@ import pytest
 from PIL import Image
 
 from tests.dataset_files import own_cache, png, shade
-from wscl_embed import EmbeddingStore, Searcher, cluster, embed, evaluate, fit
+from wscl_embed import Clusters, EmbeddingStore, Searcher, cluster, embed, evaluate, fit
 from wscl_embed.dataset import as_dataset, assign_splits, load_dataset
 from wscl_embed.errors import InputError
+from wscl_embed.stages.clustering import describe
+from wscl_embed.stages.inputs import read_labels
 
 _own_cache = pytest.fixture(autouse=True)(own_cache)
 
@@ -74,6 +76,37 @@ def test_the_names_of_a_dict_are_the_splits(decoded: datasets.Dataset) -> None:
     assert [shade(dataset, row) for row in range(6)] == [0, 1, 2, 3, 5, 4]
 
 
+def test_ids_of_ones_own_do_not_keep_the_rest_from_being_read(decoded: datasets.Dataset) -> None:
+    """Images in a column of another name, undecoded or not, and classes get what a loaded dataset has."""
+    named = decoded.add_column("id", list("abcdef"))
+    for given in (named, named.cast_column("photo", datasets.Image(decode=False))):
+        dataset = as_dataset(given)
+        assert dataset.column_names[:2] == ["id", "image"]
+        assert dataset["id"][:] == list("abcdef")
+        assert dataset["label"][:] == ["cat", "dog", "cat", "dog", None, "dog"]
+        assert [shade(dataset, row) for row in range(6)] == [0, 1, 2, 3, 4, 5]
+    unnamed = named.rename_column("photo", "image").cast_column("image", datasets.Image(decode=False))
+    assert as_dataset(unnamed)["label"][:2] == ["cat", "dog"]
+
+
+@pytest.mark.parametrize(
+    ("ids", "said"),
+    [
+        (["a", "b", "a"], r"1 ids occur more than once.*'a' \(the dataset: row 1 and the dataset: row 3\)"),
+        (["a", None, "c"], "the dataset: row 2: the id is None"),
+        (["a", "b\0", "c"], "the dataset: row 2: the id .* has a NUL character"),
+        ([], "the dataset is empty"),
+    ],
+)
+def test_ids_are_looked_at_as_those_of_files_are(ids: list[str | None], said: str) -> None:
+    posts = datasets.Dataset.from_dict({"id": ids, "tags": [["a"]] * len(ids)})
+    for given in (posts, posts.rename_column("tags", "words").select_columns(["id"])):
+        with pytest.raises(InputError, match=said):
+            as_dataset(given)
+    with pytest.raises(InputError, match="the dataset is empty"):
+        as_dataset(datasets.DatasetDict(train=posts.select([]), test=posts.select([])))
+
+
 @pytest.mark.parametrize("data", [["a.jpg", "b.jpg"], {"image": []}, None, np.zeros(3)])
 def test_other_objects_are_refused_with_what_to_give(data: Any, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=rf"the data is a {type(data).__name__}; give a path.*from_dict"):
@@ -129,6 +162,18 @@ def test_evaluate_scores_the_images_that_the_run_held_out(tmp_path: Path) -> Non
     unscored = run_over(tmp_path / "unscored", posts["id"][:])
     with pytest.raises(InputError, match="trained on all images, none held out; --split all"):
         evaluate(unscored, posts, "label")
+
+
+def test_images_without_a_label_are_no_class_of_their_own(tmp_path: Path) -> None:
+    """Null, NaN, blank: neither queries nor results, in `evaluate` as on the information plane."""
+    labels = ["a", "a", "b", "b", "", "", " ", None]
+    posts = datasets.Dataset.from_dict({"id": list("01234567"), "label": labels})
+    scores = evaluate(run_over(tmp_path / "run", posts["id"][:]), posts, "label", split=None)
+    assert (scores["n_queries"], scores["n_skipped"]) == (4, 0)
+    numbers = datasets.Dataset.from_dict({"id": list("0123"), "label": [1.0, 1.0, float("nan"), float("nan")]})
+    assert read_labels(numbers, "label") == [1.0, 1.0, None, None]
+    blank = read_labels(posts.select([4, 5, 6, 7]), "label")
+    assert "information" not in describe(Clusters.from_labels(list("abcd"), [0, 0, 1, 1], name="toy"), 4, blank)
 
 
 def test_evaluate_says_which_ids_it_looked_for(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ import pytest
 from tests.conftest import IMAGE_SIZE
 from wscl_embed import EmbeddingStore, Searcher
 from wscl_embed.cli import main
-from wscl_embed.dataset import image_source, load_dataset, split_rows
+from wscl_embed.dataset import as_dataset, image_source, load_dataset, split_rows
 from wscl_embed.errors import InputError
 from wscl_embed.images import decode_image
 from wscl_embed.pipeline import embed, search
@@ -162,7 +162,8 @@ def test_classes_go_by_their_names(dataset: datasets.Dataset) -> None:
     import datasets as hf
 
     shop = hf.Dataset.from_dict({"id": ["a", "b", "c"], "kind": [1, 0, None]})
-    columns = ImageColumns(shop.cast_column("kind", hf.ClassLabel(names=["shoe", "shirt"])), ["c", "a", "b"], "shop")
+    classes = shop.cast_column("kind", hf.ClassLabel(names=["shoe", "shirt"]))
+    columns = ImageColumns(as_dataset(classes), ["c", "a", "b"], "shop")
     assert columns.passing("kind = 'shirt'").tolist() == [False, True, False]
     assert [columns.values(row, ["kind"])["kind"] for row in range(3)] == [None, "shirt", "shoe"]
 

@@ -83,7 +83,7 @@ def as_dataset(data: Any, *, images: bool = True) -> datasets.Dataset:
         A dataset with the columns `load_dataset` gives. There is no ``image`` where no column holds images.
 
     Raises:
-        InputError: another kind of object, or what `load_dataset` refuses.
+        InputError: another kind of object, or what `load_dataset` refuses: no rows, an id twice, ...
 
     >>> import datasets
     >>> posts = datasets.Dataset.from_dict({"tags": [["sea"], ["sea", "sun"], ["snow"]]})
@@ -100,7 +100,10 @@ def as_dataset(data: Any, *, images: bool = True) -> datasets.Dataset:
             'Of a list of image files, datasets.Dataset.from_dict({"image": files}).cast_column("image", '
             "datasets.Image()) makes one."
         )
+    if not sum(data.num_rows.values() if isinstance(data, datasets.DatasetDict) else [data.num_rows]):
+        raise InputError("the dataset is empty.")
     if isinstance(data, datasets.Dataset) and is_settled(data):
+        checked_ids(data.with_format(None)["id"][:], lambda row: f"the dataset: row {row + 1}", named=True)
         return data
     from wscl_embed.readers.memory import read_memory
 
@@ -109,11 +112,18 @@ def as_dataset(data: Any, *, images: bool = True) -> datasets.Dataset:
 
 
 def is_settled(dataset: datasets.Dataset) -> bool:
-    """Whether ids and images are as `load_dataset` leaves them."""
+    """Whether ids, images and class labels are of the types in which `load_dataset` leaves them."""
     import datasets
 
-    ids = dataset.features.get("id") == datasets.Value("string")
-    return ids and dataset.features.get("image") in (None, datasets.Image(decode=False))
+    from wscl_embed.readers.tables import find_images
+
+    features = dataset.features
+    if features.get("id") != datasets.Value("string"):
+        return False
+    if any(isinstance(feature, datasets.ClassLabel) for feature in features.values()):
+        return False
+    wanted = None if find_images(dataset) is None else datasets.Image(decode=False)
+    return features.get("image") == wanted
 
 
 def image_source(image: Mapping[str, Any] | None) -> bytes | Path:
@@ -194,17 +204,14 @@ def finish(source: Source, id_column: str) -> datasets.Dataset:
 
     dataset = source.dataset
     if id_column in dataset.column_names and id_column != "image":
-        ids = dataset.data.column(id_column).to_pylist()
-        check_storable(ids, source.place)
+        texts = checked_ids(dataset.data.column(id_column).to_pylist(), source.place, named=True)
     elif id_column == "id":
-        ids = source.fallback_ids
+        texts = checked_ids(source.fallback_ids, source.place)
     else:
         raise InputError(
             f"there is no column {id_column!r} to take the ids from. "
             f"There are: {', '.join(name for name in dataset.column_names if name != 'image')}."
         )
-    texts = [id_text(value, source.place, row) for row, value in enumerate(ids)]
-    check_unique(texts, source.place)
     dataset = dataset.remove_columns([name for name in {"id", id_column} if name in dataset.column_names])
     dataset = dataset.add_column("id", texts)
     if "image" in dataset.column_names:
@@ -213,6 +220,15 @@ def finish(source: Source, id_column: str) -> datasets.Dataset:
     last = [name for name in ("split",) if name in dataset.column_names]
     signals = [name for name in dataset.column_names if name not in (*first, *last)]
     return dataset.select_columns([*first, *signals, *last])
+
+
+def checked_ids(ids: Sequence[Any], place: Callable[[int], str], *, named: bool = False) -> list[str]:
+    """The ids as strings, if each is one, HDF5 can hold it where somebody ``named`` it, and none occurs twice."""
+    if named:
+        check_storable(ids, place)
+    texts = [id_text(value, place, row) for row, value in enumerate(ids)]
+    check_unique(texts, place)
+    return texts
 
 
 def id_text(value: Any, place: Callable[[int], str], row: int) -> str:

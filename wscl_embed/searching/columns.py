@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from wscl_embed.dataset import image_source, quiet
+from wscl_embed.dataset import image_source
 from wscl_embed.errors import InputError, nearest
 from wscl_embed.images import BadImageError
 from wscl_embed.searching.where import passing_rows
@@ -35,13 +35,14 @@ class ImageColumns:
         """Join ``dataset`` to the N ``ids`` of an embedding file.
 
         Args:
+            dataset: as `wscl_embed.dataset.as_dataset` gives it.
             place: what the dataset is called in errors.
 
         Raises:
             InputError: it has none of the ids.
         """
         position = {image_id: row for row, image_id in enumerate(dataset["id"][:])}
-        self.dataset = dataset = with_class_names(dataset)
+        self.dataset = dataset
         self.place = place
         self.rows: NDArray[np.int64] = np.array([position.get(image_id, -1) for image_id in ids], dtype=np.int64)
         self.names = [name for name in dataset.column_names if name != "image"]
@@ -87,21 +88,6 @@ class ImageColumns:
         if self.rows[row] < 0:
             raise BadImageError("not in the dataset")
         return image_source(self.dataset[int(self.rows[row])]["image"])
-
-
-def with_class_names(dataset: datasets.Dataset) -> datasets.Dataset:
-    """``dataset`` with the names of classes where it has their numbers (``datasets.ClassLabel``)."""
-    import datasets
-
-    order = dataset.column_names
-    for name, feature in dataset.features.items():
-        if isinstance(feature, datasets.ClassLabel):
-            texts = [
-                feature.int2str(number) if number is not None and number >= 0 else None for number in dataset[name][:]
-            ]
-            with quiet():
-                dataset = dataset.remove_columns(name).add_column(name, texts)
-    return dataset.select_columns(order)
 
 
 def cell_text(value: object) -> str:

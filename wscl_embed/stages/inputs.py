@@ -64,7 +64,7 @@ def check_column(dataset: datasets.Dataset, option: str, column: str | None) -> 
 
 def check_labels(dataset: datasets.Dataset, column: str, where: str) -> None:
     """Refuse images of which no two have the same label: nothing could be retrieved."""
-    labels = dataset[column]
+    labels = read_labels(dataset, column)
     if most_common(labels) < 2:
         raise InputError(
             f"--label-column {column!r}: no label occurs twice among the {len(labels)} images of {where}, so nothing "
@@ -78,9 +78,9 @@ def most_common(labels: Iterable[object]) -> int:
 
 
 def read_labels(dataset: datasets.Dataset, column: str) -> list[object]:
-    """The label of each record, None where it has none: a null, or the -1 of a `datasets.ClassLabel`."""
-    known = getattr(dataset.features[column], "names", None)
-    return [None if known and label == -1 else label for label in dataset.with_format(None)[column][:]]
+    """The label of each record, None where it has none: a null, NaN, or a blank string."""
+    labels = dataset.with_format(None)[column][:]
+    return [label if label == label and str(label).strip() else None for label in labels]
 
 
 def open_encoder(config: FitConfig) -> Encoder:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from wscl_embed.captions import EncodeTexts, distinct_captions
 from wscl_embed.config import FitConfig
 from wscl_embed.dataset import split_rows
+from wscl_embed.stages.inputs import read_labels
 from wscl_embed.stages.material import Material
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ def evaluation_set(
     """
     from wscl_embed.evaluation.scores import NO_ROWS, EvaluationSet, Texts
 
-    labels = None if label_column is None else dataset[label_column][:]
+    labels = None if label_column is None else read_labels(dataset, label_column)
     texts = None
     if caption_column is not None:
         captions, pairs = distinct_captions(dataset.select(rows), caption_column)
