@@ -131,15 +131,34 @@ def test_update_embeds_what_is_new_or_changed(
         capsys.readouterr().err.split()
     )
     before, after = read(whole), read(tmp_path / "e.h5")
-    moved = {data[3]["id"], data[5]["id"]}
-    assert list(after) == [*(one for one in before if one not in moved), "new", data[3]["id"]]
+    moved, spoilt = data[3]["id"], data[5]["id"]
+    assert list(after) == [*(one for one in before if one not in (moved, spoilt)), "new", moved, spoilt]
     assert gone in after
-    assert {one: row for one, row in after.items() if one in before and one not in moved} == {
-        one: row for one, row in before.items() if one not in moved
+    assert {one: row for one, row in after.items() if one in before and one != moved} == {
+        one: row for one, row in before.items() if one != moved
     }
     np.testing.assert_allclose(vector(after["new"]), vector(before[data[9]["id"]]), atol=1e-5)
-    np.testing.assert_allclose(vector(after[data[3]["id"]]), vector(before[data[4]["id"]]), atol=1e-5)
-    assert [row.id for row in Quarantine.read(tmp_path / "e.h5.quarantine.csv")] == [data[5]["id"]]
+    np.testing.assert_allclose(vector(after[moved]), vector(before[data[4]["id"]]), atol=1e-5)
+    assert [row.id for row in Quarantine.read(tmp_path / "e.h5.quarantine.csv")] == [spoilt]
+
+
+def test_an_update_loses_nothing_of_images_that_cannot_be_read_any_more(
+    photos: Path, whole: Path, tmp_path: Path
+) -> None:
+    """Be it that a disk is not there: more of them than are allowed stop the job, and --resume still names them."""
+    shutil.copytree(photos, tmp_path / "photos")
+    shutil.copy2(whole, tmp_path / "e.h5")
+    data = load_dataset(tmp_path / "photos")
+    for row in (2, 30, 31):
+        Path(data[row]["image"]["path"]).unlink()
+    with pytest.raises(InputError, match="3 of 40 images cannot be used"):
+        embed(tmp_path / "photos", MODEL, tmp_path / "e.h5", update=True, **QUICK)
+    assert read(tmp_path / "e.h5") == read(whole)
+    options = {**QUICK, "update": True, "resume": True, "max_bad_share": 0.1}
+    embed(tmp_path / "photos", MODEL, tmp_path / "e.h5", **options)
+    assert read(tmp_path / "e.h5") == read(whole)
+    names = [row.id for row in Quarantine.read(tmp_path / "e.h5.quarantine.csv")]
+    assert names == [data[row]["id"] for row in (2, 30, 31)]
 
 
 def vector(row: tuple[bytes, bytes]) -> np.ndarray:

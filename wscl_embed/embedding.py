@@ -62,7 +62,7 @@ def write_embeddings(
         options: `EmbedOptions`.
 
     Returns:
-        The images left out; None when there was nothing to do.
+        The images that do not decode, of which an update keeps what the file had; None when there was nothing to do.
 
     Raises:
         InputError: more bad images than ``max_bad_share``, or nothing to resume or update that fits. Rows that were
@@ -83,13 +83,12 @@ def write_embeddings(
         if rank() == 0:
             copy_kept(output, plan.kept[len(rows) :], rows)
         part = [plan.todo[number] for number in own_part(len(plan.todo))]
-        bad = embed_rows(encoder, dataset, part, rows, column, options)
+        quarantine = quarantined(gather(embed_rows(encoder, dataset, part, rows, column, options)))
+        check_share(quarantine, dataset, max_bad_share)
+        if rank() == 0:  # what the file had of images that cannot be read any more stays in it
+            copy_kept(output, [plan.stale[row.id] for row in quarantine if row.id in plan.stale], rows)
     finally:
         rows.close()
-    quarantine = Quarantine()
-    for row in (row for found in gather(bad) for row in found):
-        quarantine.add(row.id, row.path, row.reason)
-    check_share(quarantine, dataset, max_bad_share)
     kept = on_first(lambda: kept_clusters(output)) if update else ({}, None)
     on_first(lambda: finish(join(partial, rows), output, {**attributes, **kept[0]}, kept[1]))
     return quarantine
@@ -143,6 +142,14 @@ def embed_rows(
         rows.append([ids[row] for row in batch.rows], batch.values[:, 0], hash_rows(batch.hashes), texts)
         bad.extend(batch.bad)
     return bad
+
+
+def quarantined(bad: Sequence[Sequence[BadRow]]) -> Quarantine:
+    """Those of all processes."""
+    quarantine = Quarantine()
+    for row in (row for found in bad for row in found):
+        quarantine.add(row.id, row.path, row.reason)
+    return quarantine
 
 
 def check_share(quarantine: Quarantine, dataset: datasets.Dataset, max_bad_share: float) -> None:

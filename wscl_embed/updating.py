@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,10 +38,14 @@ MADE_BY = {
 
 @dataclass(frozen=True)
 class Plan:
-    """What an embedding file is to be made of: ``kept`` rows of the present one, then ``todo`` rows of the dataset."""
+    """What an embedding file is to be made of: ``kept`` rows of the present one, then ``todo`` rows of the dataset.
+
+    ``stale`` are the rows of the present one that some of ``todo`` take the place of, by their ids.
+    """
 
     kept: list[int]
     todo: list[int]
+    stale: dict[str, int] = field(default_factory=dict)
 
 
 def everything(dataset: datasets.Dataset) -> Plan:
@@ -75,6 +79,7 @@ def plan_update(path: Path, dataset: datasets.Dataset, facts: Mapping[str, Any])
     plan = Plan(
         [row for row, image_id in enumerate(old_ids) if image_id not in stale],
         [row for row, image_id in enumerate(ids) if image_id not in same],
+        {image_id: row for row, image_id in enumerate(old_ids) if image_id in stale},
     )
     console().print(
         f"{path}: {len(plan.todo) - len(stale)} images are new and {len(stale)} changed; {len(same)} are as they were, "

@@ -50,7 +50,7 @@ def embed(
         overwrite: replace ``output``, and forget what an interrupted job left.
         resume: continue an interrupted job.
         update: embed only images whose id ``output`` does not have, or whose file changed since. Images that ``output``
-            has and ``data`` has not stay in it.
+            has and ``data`` has not, or not any more in a file that can be read, stay in it as they were.
 
     Returns:
         The path of the file.
@@ -100,7 +100,7 @@ def embed(
             max_bad_share=max_bad_share,
         )
         if quarantine is not None:
-            on_first(lambda: _list_bad(quarantine, path))
+            on_first(lambda: _list_bad(quarantine, path, update))
         on_first(partial.remove)
     return path
 
@@ -115,12 +115,13 @@ def _open(data: str | Path | datasets.Dataset, split: str | None, caption_column
     return dataset
 
 
-def _list_bad(quarantine: Quarantine, output: Path) -> None:
+def _list_bad(quarantine: Quarantine, output: Path, update: bool) -> None:
     """Name the images left out in ``<output>.quarantine.csv``, and say that there are some."""
     path = output.with_name(f"{output.name}.quarantine.csv")
     quarantine.write(path)
     if len(quarantine):
-        say(f"bad images left out: {len(quarantine)}; {path} names them", "yellow")
+        stays = "; what the file had of them stays" if update else ""
+        say(f"bad images left out: {len(quarantine)}; {path} names them{stays}", "yellow")
 
 
 def check_output(path: Path, overwrite: bool, resume: bool, update: bool) -> None:
