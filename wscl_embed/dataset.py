@@ -123,7 +123,7 @@ def is_settled(dataset: datasets.Dataset) -> bool:
     if any(isinstance(feature, datasets.ClassLabel) for feature in features.values()):
         return False
     wanted = None if find_images(dataset) is None else datasets.Image(decode=False)
-    return features.get("image") == wanted
+    return bool(features.get("image") == wanted)
 
 
 def image_source(image: Mapping[str, Any] | None) -> bytes | Path:
