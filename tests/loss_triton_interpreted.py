@@ -16,7 +16,8 @@ import triton
 from torch.nn.functional import normalize
 from triton.runtime import interpreter
 
-from wscl_embed.loss import cl_infonce, passes, triton_kernels
+from benchmarks.loss import ours, peak_bytes
+from wscl_embed.loss import cl_infonce, pairs, passes, triton_kernels
 from wscl_embed.loss.pairs import Pairs
 from wscl_embed.loss.terms import PairTerm
 from wscl_embed.loss.weights import Weights, entries_of
@@ -24,12 +25,13 @@ from wscl_embed.loss.weights import Weights, entries_of
 pytestmark = pytest.mark.filterwarnings(
     "ignore::RuntimeWarning:triton"
 )  # NumPy on log2(0), which a GPU has no word for
+FIVE = torch.tensor(5.0)
 TOLERANCE = {torch.float32: 1e-5, torch.float16: 1e-3, torch.bfloat16: 5e-3}  # the forces are rounded to the dtype
 
 
-@pytest.fixture(scope="module")
-def kernels() -> Iterator[Any]:
-    """The kernels with one small configuration each: there is nothing to time."""
+@pytest.fixture(scope="module", params=[16, 64], ids=["some dimensions", "all dimensions"])
+def kernels(request: pytest.FixtureRequest) -> Iterator[Any]:
+    """The kernels with one small configuration each, of some dimensions or all at a time: there is nothing to time."""
     dot = interpreter.InterpreterBuilder.create_dot
 
     def widened(operand: Any) -> Any:
@@ -44,9 +46,9 @@ def kernels() -> Iterator[Any]:
         patch.setattr(
             interpreter.InterpreterBuilder, "create_dot", lambda s, a, b, *c: dot(s, widened(a), widened(b), *c)
         )
-        blocks = {"BLOCK_M": 16, "BLOCK_N": 32, "BLOCK_K": 16}
+        blocks = {"BLOCK_M": 16, "BLOCK_N": 32, "BLOCK_K": request.param}
         patch.setattr(triton_kernels.lse_kernel, "configs", [triton.Config(blocks)])
-        patch.setattr(triton_kernels.force_kernel, "configs", [triton.Config(blocks | {"BLOCK_P": 32})])
+        patch.setattr(triton_kernels.force_kernel, "configs", [triton.Config(blocks | {"BLOCK_P": 2 * request.param})])
         yield triton_kernels
 
 
@@ -72,11 +74,11 @@ def test_the_kernels_are_the_passes(
 ) -> None:
     z = rows(n_images, n_views, dim, dtype)
     weights = Weights(entries_of(torch.full((n_images,), -1), n_images), n_images, n_views, cross_view_only)
-    of_all, of_own = (Pairs(z, part, 5.0, weights, PairTerm()) for part in (slice(0, n_images), own))
+    of_all, of_own = (Pairs(z, part, FIVE, weights, PairTerm()) for part in (slice(0, n_images), own))
     lse = passes.row_logsumexp(of_all)
-    torch.testing.assert_close(kernels.row_logsumexp(z, own, 5.0, cross_view_only), lse[own])
+    torch.testing.assert_close(kernels.row_logsumexp(z, own, FIVE, cross_view_only), lse[own])
     slope = torch.where(lse.isinf(), 0.0, torch.linspace(0, 1, lse.numel()).view_as(lse))
-    forces = kernels.forces(z, own, 5.0, cross_view_only, lse, slope)
+    forces = kernels.forces(z, own, FIVE, cross_view_only, lse, slope)
     torch.testing.assert_close(forces, passes._forces(of_own, lse, slope), rtol=0, atol=TOLERANCE[dtype])
 
 
@@ -98,7 +100,17 @@ def test_the_loss_on_kernels_is_the_loss(
     torch.testing.assert_close(loss_and_gradients(), expected, rtol=tolerance, atol=tolerance)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_the_loss_on_kernels_holds_little_but_the_gradient(
+    kernels: Any, monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype
+) -> None:
+    monkeypatch.setattr(passes, "_kernels", lambda _: kernels)
+    monkeypatch.setattr(pairs, "TILE", 1)  # as of a batch far larger than a tile
+    z, labels = rows(16, 2, 256, dtype), torch.arange(16) // 4
+    assert peak_bytes(ours, z, labels) < 1.6 * 4 * z.numel()
+
+
 def test_a_number_that_is_none_stays_none(kernels: Any) -> None:
     z = rows(9, 2, 5, torch.float32)
     z[3, 1, 2] = torch.nan
-    assert kernels.row_logsumexp(z, slice(0, 9), 5.0, False).isnan().all()
+    assert kernels.row_logsumexp(z, slice(0, 9), FIVE, False).isnan().all()

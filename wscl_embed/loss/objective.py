@@ -157,7 +157,7 @@ class _MeanRowLoss(torch.autograd.Function):
     def forward(ctx: Any, z: Tensor, scale: Tensor, weights: Weights, term: PairTerm, shard: Shard) -> Tensor:
         every_z = shard.gather(z)
         with torch.autocast(z.device.type, enabled=False):
-            pairs = Pairs(every_z, shard.own, scale.item(), weights, term)
+            pairs = Pairs(every_z, shard.own, scale, weights, term)
             lse = row_logsumexp(pairs)
             value, slope = row_terms(pairs, lse)
         # All that the backward needs of the other ranks' rows is sent here, and nothing is sent there.
@@ -173,8 +173,10 @@ class _MeanRowLoss(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         every_z, scale, lse, slope = ctx.saved_tensors
         with torch.autocast(every_z.device.type, enabled=False):
-            pairs = Pairs(every_z, ctx.shard.own, scale.item(), ctx.weights, ctx.term)
+            pairs = Pairs(every_z, ctx.shard.own, scale, ctx.weights, ctx.term)
             force = pull(pairs, lse, slope).mul_(grad * len(ctx.shard.counts) / ctx.n_anchors)
         # Every logit is scale <z_i, z_j>: its slope in the scale is half of what it is along both of its rows.
-        grad_scale = (pairs.z[pairs.own] * force).sum() / 2 if ctx.needs_input_grad[1] else None
+        grad_scale = None
+        if ctx.needs_input_grad[1]:
+            grad_scale = torch.stack([(z[pairs.own] * force[..., dims]).sum() for dims, z in pairs.slabs()]).sum() / 2
         return force.mul_(scale).to(every_z.dtype), grad_scale, None, None, None

@@ -18,6 +18,7 @@ from wscl_embed.loss.terms import PairTerm
 from wscl_embed.loss.weights import Positives, Weights
 
 TILE = 2048  # images a side: 16 MiB of float32 logits, a compromise told in benchmarks/LOG.md
+MIN_SLAB = 32  # dimensions: half a cache line of half precisions
 SAFE_LOGIT = 60.0  # e^60 times the number of rows, and its inverse, are still far from the limits of float32
 
 
@@ -36,34 +37,53 @@ class Pairs:
     """All pairs of a rank's rows with every rank's rows.
 
     Args:
-        z: (B, V, P) float, the rows of every rank; half precisions are widened to float32, and kept in ``given``.
+        given: (B, V, P) float, the rows of every rank.
         own: the images of this rank.
-        scale: 1 / temperature.
+        scale: scalar, 1 / temperature.
         weights: of all B images.
         term: the cost of a positive pair.
     """
 
-    z: Tensor
+    given: Tensor
     own: slice
-    scale: float
+    scale: Tensor
     weights: Weights
     term: PairTerm
 
     def __post_init__(self) -> None:
         # A tile's list of positives may be several times the size of its logits.
         self._side = TILE if self.term.is_linear else -(-TILE // 2)
-        self.given = self.z
-        self.z = self.z if self.z.dtype == torch.float64 else self.z.float()
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the arithmetic: float32 for half precisions."""
+        return self.given.dtype if self.given.dtype == torch.float64 else torch.float32
+
+    @cached_property
+    def z(self) -> Tensor:
+        """(B, V, P) the rows in `dtype`."""
+        return self.given.to(self.dtype)
+
+    def slabs(self) -> Iterator[tuple[slice, Tensor]]:
+        """Some dimensions of all rows at a time, about a tile's size: which, and (B, V, number of them) in `dtype`."""
+        n_images, n_views, dim = self.given.shape
+        step = max(MIN_SLAB, TILE**2 // max(1, n_images * n_views))
+        for dims in _cut(0, dim, step):
+            yield dims, self.given[..., dims].to(self.dtype)
+
+    @cached_property
+    def _alpha(self) -> float:
+        return self.scale.item()  # waits for the GPU if it is there
 
     @cached_property
     def is_bounded(self) -> bool:
         """Whether e^x needs no shift. By Cauchy-Schwarz, |x_ij| <= scale max |z|^2."""
         longest = torch.linalg.vector_norm(self.z, dim=-1).amax() if self.z.numel() else 0.0
-        return bool(self.scale * longest**2 <= SAFE_LOGIT)
+        return bool(self._alpha * longest**2 <= SAFE_LOGIT)
 
     def new_buffer(self) -> Tensor:
         """Room for any tile."""
-        return self.z.new_empty(min(self._side, len(self.z)) ** 2)
+        return self.z.new_empty(min(self._side, len(self.given)) ** 2)
 
     @cached_property
     def _buffer(self) -> Tensor:
@@ -71,13 +91,13 @@ class Pairs:
 
     def tiles(self, with_positives: bool) -> Iterator[Tile]:
         """Each pair of a row of this rank with another row of any rank, in exactly one tile (or its mirror)."""
-        start, n_views = self.own.start, self.z.shape[1]
+        start, n_views = self.own.start, self.given.shape[1]
         own = _cut(start, self.own.stop, self._side)
-        others = _cut(0, start, self._side) + _cut(self.own.stop, len(self.z), self._side)
+        others = _cut(0, start, self._side) + _cut(self.own.stop, len(self.given), self._side)
         for number, a in enumerate(own):
             for b in own[number:] + others:
                 is_own = start <= b.start < self.own.stop
-                positives = self.weights.positives(a, b, self.z.dtype) if with_positives else None
+                positives = self.weights.positives(a, b, self.dtype) if with_positives else None
                 for v in range(n_views):
                     # On the diagonal, views (u, v) are the mirror of (v, u).
                     for u in range(v if a == b else 0, n_views):
@@ -97,7 +117,7 @@ class Pairs:
         """(rows, columns), -inf for a row with itself; overwritten by the next call."""
         rows, columns = self.z[self.own][tile.rows], self.z[tile.columns]
         out = self._buffer[: len(rows) * len(columns)].view(len(rows), len(columns))
-        torch.addmm(out, rows, columns.T, beta=0, alpha=self.scale, out=out)
+        torch.addmm(out, rows, columns.T, beta=0, alpha=self._alpha, out=out)
         return out.fill_diagonal_(-torch.inf) if tile.is_diagonal else out
 
 

@@ -6,6 +6,7 @@ otherwise each side has its own shift.
 
 from __future__ import annotations
 
+from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
 from types import ModuleType
@@ -46,7 +47,9 @@ def row_terms(pairs: Pairs, lse: Tensor) -> tuple[Tensor, Tensor]:
     """
     total = pairs.weights.total[pairs.own, None].to(lse.dtype)
     if pairs.term.is_linear:
-        positive = (pairs.z[pairs.own] * pairs.weights.pull(pairs.z)[pairs.own]).sum(-1)
+        positive = torch.zeros_like(lse)
+        for _, z in pairs.slabs():
+            positive += (z[pairs.own] * pairs.weights.pull(z)[pairs.own]).sum(-1)
         return lse - pairs.scale * positive / total, torch.ones_like(lse)
     value, slope = torch.zeros_like(lse), torch.zeros_like(lse)
     for tile in pairs.tiles(with_positives=True):
@@ -76,8 +79,9 @@ def pull(pairs: Pairs, lse: Tensor, slope: Tensor) -> Tensor:
         out = _forces(pairs, lse, slope)
     if pairs.term.is_linear:
         share = _share(pairs)[..., None]
-        out -= share[pairs.own] * pairs.weights.pull(pairs.z)[pairs.own]
-        out -= pairs.weights.pull(share * pairs.z)[pairs.own]
+        for dims, z in pairs.slabs():
+            out[..., dims] -= share[pairs.own] * pairs.weights.pull(z)[pairs.own]
+            out[..., dims] -= pairs.weights.pull(share * z)[pairs.own]
     return out
 
 
@@ -106,15 +110,24 @@ def _forces(pairs: Pairs, lse: Tensor, slope: Tensor) -> Tensor:
 def _kernels(pairs: Pairs) -> ModuleType | None:
     """The Triton kernels where they can do what is asked."""
     z = pairs.given
-    if not (z.is_cuda and z.dtype != torch.float64 and pairs.term.is_linear and find_spec("triton")):
+    if not (z.is_cuda and z.dtype != torch.float64 and pairs.term.is_linear and _compiles_kernels(z.device)):
         return None
     return import_module("wscl_embed.loss.triton_kernels")
+
+
+@cache
+def _compiles_kernels(device: torch.device) -> bool:
+    """Whether Triton makes good ones for this GPU: it has no tensor cores before Ampere, no `PRECISION` for AMD's."""
+    if torch.version.cuda is None or torch.cuda.get_device_capability(device) < (8, 0) or not find_spec("triton"):
+        return False
+    version: str = import_module("triton").__version__
+    return tuple(map(int, version.split(".")[:2])) >= (3, 3)  # 3.2 aborts the process at some configurations
 
 
 def _share(pairs: Pairs) -> Tensor:
     """(B, V) 1 / W_i, of every rank's rows; 0 without a positive."""
     total = pairs.weights.total
-    return torch.where(total > 0, 1 / total, 0.0).to(pairs.z.dtype)[:, None].expand(pairs.z.shape[:2])
+    return torch.where(total > 0, 1 / total, 0.0).to(pairs.dtype)[:, None].expand(pairs.given.shape[:2])
 
 
 class _Softmax:
