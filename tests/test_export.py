@@ -20,6 +20,7 @@ from wscl_embed.encoder_sources import load_encoder
 from wscl_embed.errors import InputError, WsclEmbedError
 from wscl_embed.export import LAYOUTS, export
 from wscl_embed.export.layouts import option_fields
+from wscl_embed.export.onnx import UnitTower, convert
 from wscl_embed.images import decode_image
 from wscl_embed.store import EmbeddingStore, TextRows
 
@@ -217,9 +218,23 @@ def test_libraries_that_do_not_fit_each_other_are_named(
 
     monkeypatch.setattr(torch.onnx, "export", fail)
     lite0.save(tmp_path / "model")
-    with pytest.raises(WsclEmbedError, match=r"torch .+ with onnxscript .+ cannot write this tower \(AttributeError\)"):
+    with pytest.raises(WsclEmbedError, match=r"ONNX \(a tuple has no dtype\)\. torch .+ and onnxscript .+ may not fit"):
         export(tmp_path / "model", "onnx", tmp_path / "model.onnx")
     assert not (tmp_path / "model.onnx").exists()
+
+
+def test_a_tower_that_onnx_has_no_operators_for_is_told_so() -> None:
+    """And not to install other versions."""
+    pytest.importorskip("onnxscript")
+
+    class Eigenvalues(torch.nn.Module):
+        def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+            return torch.linalg.eigvals(pixels[:, 0]).real
+
+    with pytest.raises(WsclEmbedError) as refused:
+        convert(UnitTower(Eigenvalues()), torch.randn(2, 3, 8, 8))
+    assert "No ONNX function found for <OpOverload(op='aten.linalg_eig'" in str(refused.value)
+    assert "install" not in str(refused.value)
 
 
 def test_the_text_tower_comes_along(tmp_path: Path) -> None:

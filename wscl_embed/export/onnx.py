@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from wscl_embed.encoder import Encoder
 from wscl_embed.errors import InputError, WsclEmbedError, import_extra
+from wscl_embed.readers.source import innermost
 
 if TYPE_CHECKING:
     import numpy as np
@@ -44,7 +45,7 @@ def write(encoder: Encoder, output: Path) -> None:
     Raises:
         MissingExtraError: the packages of the extra ``onnx`` are not there.
         InputError: a tower too large for one ONNX file.
-        WsclEmbedError: PyTorch and onnxscript do not fit each other, or the results differ.
+        WsclEmbedError: PyTorch cannot write this tower, or the results differ.
     """
     for module, package in (("onnx", "onnx"), ("onnxscript", "onnxscript"), ("onnxruntime", "onnxruntime")):
         import_extra(module, package=package, extra="onnx", needed_for="--layout onnx")
@@ -71,7 +72,8 @@ def convert(tower: UnitTower, pixels: Tensor) -> Any:
     """The tower as torch's exporter has it.
 
     Raises:
-        WsclEmbedError: it cannot, which is its own fault or onnxscript's.
+        WsclEmbedError: it cannot, with the error that began it; where that is one of Python code that expects another
+            library than there is, the versions that fit each other are named.
     """
     with warnings.catch_warnings(), torch.inference_mode():
         warnings.simplefilter("ignore")  # of torch's exporter about itself
@@ -85,12 +87,23 @@ def convert(tower: UnitTower, pixels: Tensor) -> Any:
                 dynamo=True,
                 verbose=False,
             )
+        except MemoryError:
+            raise
         except Exception as error:  # whatever PyTorch, onnxscript and onnx-ir raise
-            raise WsclEmbedError(
-                f"torch {torch.__version__} with onnxscript {version('onnxscript')} cannot write this tower "
-                f"({type(error).__name__}). They must fit each other: torch 2.6 takes onnxscript 0.2.7, onnx 1.17 and "
-                "protobuf 6; else install the newest of each."
-            ) from error
+            said = f"PyTorch cannot write this image tower as ONNX ({innermost(error)})."
+            raise WsclEmbedError(said + versions_hint(error)) from error
+
+
+def versions_hint(error: BaseException) -> str:
+    """What to install, where the error that began ``error`` looks like libraries of times that do not fit."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    if not isinstance(error, (AttributeError, ImportError, TypeError)):
+        return ""
+    return (
+        f" torch {torch.__version__} and onnxscript {version('onnxscript')} may not fit each other: torch 2.6 takes "
+        "onnxscript 0.2.7, onnx 1.17 and protobuf 6; else install the newest of each."
+    )
 
 
 def check(tower: UnitTower, path: Path, pixels: Tensor) -> None:
