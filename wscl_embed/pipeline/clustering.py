@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,15 +13,20 @@ from wscl_embed.adapter import Adapter
 from wscl_embed.cache import cache_at
 from wscl_embed.clusters import Clusters
 from wscl_embed.config import FitConfig, make_config
-from wscl_embed.errors import InputError
+from wscl_embed.errors import InputError, nearest
 from wscl_embed.files import write_text
+from wscl_embed.limits import MAX_REPEATS
 from wscl_embed.pipeline.places import check_file
+from wscl_embed.progress import say
 from wscl_embed.registry import make_adapter
 
 if TYPE_CHECKING:
     import datasets
 
     from wscl_embed.diagnostics import Diagnostics
+
+ENCODER_OPTIONS = ("model", "pretrained", "image_size", "device", "workers", "cache_dir", "max_bad_share")
+NAMED = 5  # bad images
 
 
 @dataclass(frozen=True)
@@ -94,8 +100,7 @@ def run_cluster(
         plot: a PNG for the information plane; needs ``label_column``.
         overwrite: replace these files.
         batch_size: for the expected number of positives in a batch.
-        encoder_options: ``model``, ``pretrained``, ``image_size``, ``device``, ``workers``, ``cache_dir`` as in
-            `wscl_embed.config.FitConfig`, for adapters that look at the images.
+        encoder_options: `ENCODER_OPTIONS` as in `wscl_embed.config.FitConfig`, for adapters that look at the images.
 
     Raises:
         InputError: wrong use or bad input; nothing was written then.
@@ -104,6 +109,9 @@ def run_cluster(
     from wscl_embed.diagnostics import diagnose
     from wscl_embed.distributed import on_first, processes
 
+    for name in encoder_options:
+        if name not in ENCODER_OPTIONS:
+            raise InputError(f"unknown option {name!r}. {nearest(name, ENCODER_OPTIONS)}")
     config = make_config({"data": "-", "adapter": ["-"], "output": "-", **encoder_options})
     with processes(), cache_at(config.cache_dir):
         places = [Path(path) for path in (output, diagnostics, plot) if path is not None]
@@ -130,8 +138,8 @@ def _check(
         check_file(path, overwrite)
     if len({path.resolve() for path in places}) < len(places):
         raise InputError("--output, --diagnostics and --plot must be different files.")
-    if stability == 1 or stability < 0:
-        raise InputError(f"--stability compares clusterings: 0, or at least 2; got {stability}.")
+    if stability and not 2 <= stability <= MAX_REPEATS:
+        raise InputError(f"--stability compares clusterings: 0, or 2 to {MAX_REPEATS}; got {stability}.")
     if plot is None:
         return
     if label_column is None:
@@ -161,6 +169,9 @@ def _cluster(
         return dataset, signals
     found, good, quarantine = stages.frozen_features(stages.open_encoder(config), dataset, config)
     quarantine.check_share(len(dataset), config.max_bad_share)
+    if len(quarantine):
+        named = ", ".join(f"{row.id}: {row.reason}" for row in islice(quarantine, NAMED))
+        say(f"bad images left out: {len(quarantine)} ({named}{', ...' * (len(quarantine) > NAMED)})", "yellow")
     good = stages.with_features(good, found.values[:, 0])
     return good, on_first(lambda: stages.assign_others(adapters, signals, good, batch_size))
 

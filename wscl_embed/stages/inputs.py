@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from wscl_embed.captions import distinct_captions
-from wscl_embed.config import FitConfig
+from wscl_embed.config import HOLDOUT, FitConfig
 from wscl_embed.dataset import as_dataset, assign_splits, rows_of_split
 from wscl_embed.errors import InputError
+from wscl_embed.progress import say
 
 if TYPE_CHECKING:
     import datasets
@@ -29,6 +30,8 @@ def open_dataset(data: str | Path | datasets.Dataset, config: FitConfig) -> data
         return dataset
     for option in ("label_column", "caption_column"):
         check_column(dataset, option, getattr(config, option))
+    if "split" in dataset.column_names and config.holdout != HOLDOUT:
+        say("the dataset has a column 'split', which says what is held out: --holdout is not used.", "yellow")
     dataset = assign_splits(dataset, holdout=config.holdout)
     scored = rows_of_split(dataset, config.eval_split)
     if config.label_column is not None:
