@@ -77,3 +77,9 @@ def test_serve_is_recommended_where_it_is_installed(
         "Search it: wscl-embed serve runs/a",
         "Search it: wscl-embed search runs/a --image PICTURE",
     ]
+
+
+def test_a_column_with_brackets_in_its_name_is_shown_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
+    metrics = {"split": None, "label_column": "size [/cm]", "caption_column": None, "n_queries": 3, "n_skipped": 0}
+    tables.print_scores({**metrics, "after": {"recall@1": 0.5}}, after="value")
+    assert "Image-to-image retrieval by size [/cm], 3 queries" in capsys.readouterr().out

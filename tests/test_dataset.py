@@ -272,6 +272,8 @@ def test_nothing_there(tmp_path: Path) -> None:
 def test_a_typing_error_beside_a_folder_is_no_hub_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "data").mkdir()
     monkeypatch.chdir(tmp_path)
+    assert refusal("x" * 5000).endswith("xxx: no path (File name too long).")
+    assert refusal("~nobody-of-that-name/photos").startswith("~nobody-of-that-name/photos: no path (")
     assert refusal("data/fashon") == "data/fashon: there is no such file or folder."
 
 

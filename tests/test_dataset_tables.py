@@ -163,6 +163,7 @@ def test_tar_shards_by_folder_braces_and_glob(tmp_path: Path) -> None:
     assert list(load_dataset(str(tmp_path / "*-00[12].tar"))["id"]) == ["k1", "k2"]
     assert "shard-003.tar: there is no such file." in refusal(tmp_path / "shard-{002..003}.tar")
     assert "there is no such file." in refusal(tmp_path / "*.tgz")
+    assert "{002..000} counts down; the lower number stands first" in refusal(tmp_path / "shard-{002..000}.tar")
 
 
 def test_keys_that_repeat_between_tars_get_its_name(tmp_path: Path) -> None:

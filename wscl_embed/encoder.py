@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from wscl_embed.errors import InputError
+from wscl_embed.errors import InputError, MissingExtraError
 from wscl_embed.files import atomic_path, write_text
 
 if TYPE_CHECKING:
@@ -97,7 +97,8 @@ class Encoder:
         """open_clip's tokenizer: m texts to (m, context length) int64.
 
         Raises:
-            InputError: an image-only encoder, or a tokenizer that cannot be loaded.
+            InputError: an image-only encoder, or a tokenizer that cannot be loaded; for one of Hugging Face's without
+                Transformers a `MissingExtraError`.
         """
         import open_clip
 
@@ -105,6 +106,8 @@ class Encoder:
             raise InputError(f"the model {self.name} has no text tower: captions cannot be embedded.")
         try:
             return open_clip.get_tokenizer(self.source)  # type: ignore[no-any-return]
+        except ModuleNotFoundError as error:
+            raise MissingExtraError(str(error.name), "captions", f"the tokenizer of {self.name}") from error
         except (OSError, ValueError) as error:
             reason = str(error).partition("\n")[0]
             raise InputError(f"the tokenizer of {self.name} cannot be loaded: {reason}") from error

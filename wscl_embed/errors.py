@@ -54,7 +54,11 @@ class MissingExtraError(InputError):
     """A package of an optional extra is not installed."""
 
     def __init__(self, package: str, extra: str, needed_for: str) -> None:
-        super().__init__(f"{needed_for} needs the package {package}: pip install 'wscl-embed[{extra}]'")
+        super().__init__(package, extra, needed_for)  # what pickle makes it from, on its way to other processes
+
+    def __str__(self) -> str:
+        package, extra, needed_for = self.args
+        return f"{needed_for} needs the package {package}: pip install 'wscl-embed[{extra}]'"
 
 
 def import_extra(module: str, *, package: str, extra: str, needed_for: str) -> ModuleType:

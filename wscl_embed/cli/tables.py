@@ -26,7 +26,7 @@ def print_scores(
     from wscl_embed.evaluation import VERDICTS
 
     console = Console(highlight=False)
-    console.print(_heading(metrics), soft_wrap=True)
+    console.print(_heading(metrics), soft_wrap=True, markup=False)  # columns may have brackets in their names
     table = Table()
     table.add_column("")
     for column in (before, after, "change", "95 % interval") if "before" in metrics else (after,):

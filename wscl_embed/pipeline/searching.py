@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from wscl_embed.errors import InputError
-from wscl_embed.progress import console
+from wscl_embed.progress import say
 from wscl_embed.run import check_place
 
 if TYPE_CHECKING:
@@ -119,7 +119,7 @@ def index(
         chosen = choose_kind(kind, len(searcher))
         if chosen == "exact":
             if remove_index(searcher.store.path):
-                console().print(f"[yellow]removed {index_path(searcher.store.path)}[/yellow]", soft_wrap=True)
+                say(f"removed {index_path(searcher.store.path)}", "yellow")
             return IndexReport("exact", len(searcher), recall, exact_milliseconds(searcher.store))
         check_place(index_path(searcher.store.path))
         built, report = build(searcher.store, chosen, recall, _texts(searcher, caption_column))

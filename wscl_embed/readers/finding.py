@@ -17,13 +17,17 @@ BRACES = re.compile(r"\{(\d+)\.\.(\d+)\}")
 
 def find_source(path_or_name: str | Path, *, images: bool = True) -> Source:
     """Choose the reader for what is at ``path_or_name``."""
-    path = Path(path_or_name).expanduser()
     text = str(path_or_name)
     if not text:
         raise InputError("the path or name of the dataset is empty.")
-    if path.is_dir():
+    try:
+        path = Path(path_or_name).expanduser()
+        is_folder, is_file = path.is_dir(), path.is_file()
+    except (OSError, RuntimeError) as error:  # longer than names can be; ~somebody who has no home
+        raise InputError(f"{text[:200]}: no path ({getattr(error, 'strerror', None) or error}).") from error
+    if is_folder:
         return read_folder(path, images=images)
-    if path.is_file():
+    if is_file:
         return read_files([path], images=images)
     if not path.exists() and re.search(r"[*?\[{]", text):
         return read_files(expand(str(path)), images=images)
@@ -82,12 +86,14 @@ def expand(pattern: str) -> list[Path]:
     """The files a pattern stands for: ``{000..010}`` counts, ``*``, ``?`` and ``[...]`` match names.
 
     Raises:
-        InputError: a file that is not there, or nothing that matches.
+        InputError: a file that is not there, nothing that matches, or braces that count down.
     """
     braces = BRACES.search(pattern)
     if braces:
         before, after = pattern[: braces.start()], pattern[braces.end() :]
         numbers = range(int(braces[1]), int(braces[2]) + 1)
+        if not numbers:
+            raise InputError(f"{pattern}: {braces[0]} counts down; the lower number stands first.")
         return [path for number in numbers for path in expand(f"{before}{number:0{len(braces[1])}}{after}")]
     if Path(pattern).is_file():
         return [Path(pattern)]

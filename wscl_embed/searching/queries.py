@@ -99,6 +99,6 @@ class QueryEncoder:
         try:
             size = json.loads(self._store.attributes.get("preprocess", "{}")).get("size")
             pixels = size[0] if isinstance(size, list) else size
+            return None if pixels is None else int(pixels)
         except (ValueError, TypeError, AttributeError, IndexError, RecursionError) as error:
             raise InputError(f"{self._store.path}: the attribute preprocess does not parse ({error}).") from error
-        return None if pixels is None else int(pixels)
