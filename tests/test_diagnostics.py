@@ -18,6 +18,7 @@ from wscl_embed import Adapter, cluster, option
 from wscl_embed.clusters import Clusters
 from wscl_embed.diagnostics import agreement, diagnose, information_plane, measure_stability, plot_information_plane
 from wscl_embed.errors import InputError, MissingExtraError
+from wscl_embed.limits import MAX_SEED
 from wscl_embed.registry import make_adapter
 from wscl_embed.stages.clustering import describe, named
 
@@ -49,6 +50,13 @@ class CoinAdapter(Adapter):
     def assign(self, dataset: datasets.Dataset) -> Clusters:
         labels = np.random.default_rng([self.seed, len(dataset)]).integers(-1, 3, len(dataset))
         return Clusters.from_labels(list(dataset["id"]), labels, name=self.name)
+
+
+def test_seeds_beyond_the_last_begin_again(emoji: datasets.Dataset) -> None:
+    last = make_adapter(f"hashtags:min_df=1,n_clusters=20,seed={MAX_SEED}")
+    found = measure_stability(last, emoji, repeats=2, max_records=100)
+    assert found.seeds is not None
+    assert len(found.seeds.values) == 1
 
 
 def test_stability_is_the_rand_index_of_each_pair_on_what_both_have(emoji: datasets.Dataset) -> None:

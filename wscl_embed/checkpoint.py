@@ -17,7 +17,7 @@ from wscl_embed.errors import InputError
 from wscl_embed.files import clear_leftovers, remove, storage_errors, sync_folder, temporary_path
 from wscl_embed.progress import say
 
-NAME = re.compile(r"epoch-(\d{5})-step-(\d{7})")
+NAME = re.compile(r"epoch-(\d{5,})-step-(\d{7,})")
 KEPT = 2
 DAMAGED = ".damaged"
 
@@ -81,7 +81,8 @@ class Checkpoints:
     def paths(self) -> list[Path]:
         """The checkpoints, the oldest first."""
         found = self.folder.iterdir() if self.folder.is_dir() else ()
-        return sorted(path for path in found if NAME.fullmatch(path.name))
+        named = ((NAME.fullmatch(path.name), path) for path in found)
+        return [path for _, path in sorted(((int(name[1]), int(name[2])), path) for name, path in named if name)]
 
     def restore(self, state: Mapping[str, Part]) -> bool:
         """Load the last checkpoint into ``state``, on every process; whether there was one.

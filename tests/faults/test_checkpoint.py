@@ -56,6 +56,14 @@ def test_the_last_two_are_kept_and_the_last_is_taken(two: Checkpoints) -> None:
     assert len(two.paths()) == 2
 
 
+def test_after_many_epochs_the_last_is_still_the_last(tmp_path: Path) -> None:
+    many = Checkpoints(tmp_path / "many")
+    for epoch, value in ((99_999, 1.0), (100_000, 2.0), (100_001, 3.0)):
+        many.save(epoch, 0, {"module": module(value)})
+    assert [path.name[6:12] for path in many.paths()] == ["100000", "100001"]
+    assert restored(many) == 3.0
+
+
 @pytest.mark.parametrize("name", ["state.pt", "COMMITTED"])
 def test_every_flipped_byte_and_every_cut_is_noticed(
     name: str, two: Checkpoints, capsys: pytest.CaptureFixture[str]

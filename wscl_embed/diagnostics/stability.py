@@ -16,6 +16,7 @@ from wscl_embed.adapter import Adapter
 from wscl_embed.clusters import Clusters
 from wscl_embed.diagnostics.information import blocks, partition
 from wscl_embed.errors import InputError
+from wscl_embed.limits import MAX_SEED
 
 if TYPE_CHECKING:
     import datasets
@@ -115,7 +116,7 @@ def measure_stability(
         runs = [_cluster(adapter, dataset, rows) for rows in samples]
         seeded: list[Any] = []
         if "seed" in adapter.options():
-            others = [replace(adapter, seed=adapter.seed + step) for step in range(1, repeats)]
+            others = [replace(adapter, seed=(adapter.seed + step) % (MAX_SEED + 1)) for step in range(1, repeats)]
             seeded = [runs[0], *(_cluster(other, dataset, samples[0]) for other in others)]
     return Stability(len(pool), _compare(runs), _compare(seeded) if seeded else None)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from importlib import metadata
 from pathlib import Path
@@ -10,7 +11,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from wscl_embed.adapter import Adapter
+from wscl_embed.errors import InputError
 from wscl_embed.files import write_text
+from wscl_embed.registry import make_adapter
 from wscl_embed.report import charts
 from wscl_embed.report.cards import Card, draw_pictures, highlights, make_cards
 from wscl_embed.report.colouring import Colouring, make_colourings
@@ -112,13 +116,30 @@ def _facts(given: ReportInput) -> dict[str, Any]:
 
 
 def _reads_labels(adapter: str, label_column: str | None) -> bool:
-    """Whether an adapter's specification names the labels.
+    """Whether an adapter's specification, or one of its defaults, names the labels.
 
-    >>> _reads_labels("hashtags:column=tags", "label"), _reads_labels("captions:column=label", "label")
+    >>> _reads_labels("hashtags", "label"), _reads_labels("hashtags", "tags")
     (False, True)
+    >>> _reads_labels("attributes:columns=colour+label", "label")
+    True
     """
-    name, _, options = adapter.partition(":")
-    return name == "labels" or any(option.endswith(f"={label_column}") for option in options.split(","))
+    try:
+        made = make_adapter(adapter)
+    except InputError:  # an option that only Python can give
+        return label_column in re.split("[:,=+]", adapter)
+    return _names(made, label_column)
+
+
+def _names(adapter: Adapter, column: str | None) -> bool:
+    """Whether an option of an adapter, or of an adapter within it, is the column."""
+    values = adapter.options().values()
+    inner = [value for value in values if isinstance(value, Adapter)]
+    listed = [one for value in values for one in (value if isinstance(value, list) else [value])]
+    return (
+        adapter.name == "labels"
+        or (column is not None and column in listed)
+        or any(_names(one, column) for one in inner)
+    )
 
 
 def _version(package: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -56,6 +57,8 @@ def condition(kinds: dict[str, str], column: str, comparison: str, value: str) -
 
     >>> condition({"shop": "text"}, "shop", "is", "Joe's")
     '"shop" = \\'Joe\\'\\'s\\''
+    >>> condition({"post": "number"}, "post", "is", "1234567890123456789")
+    '"post" = 1234567890123456789'
     """
     if column not in kinds:
         raise InputError(f"There is no column {column!r} to filter by. {nearest(column, kinds)}")
@@ -79,6 +82,8 @@ def _literal(column: str, kind: str, value: str) -> str:
         if truth is None:
             raise InputError(f"{column} is yes or no, not {value!r}.")
         return truth
+    if re.fullmatch(r"\s*-?[0-9]+\s*", value):
+        return str(int(value))  # as it is: a float holds 16 digits, and ids may have more
     try:
         number = float(value)
     except ValueError:
