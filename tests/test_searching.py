@@ -21,6 +21,7 @@ from wscl_embed.errors import InputError
 from wscl_embed.images import decode_image
 from wscl_embed.pipeline import embed, search
 from wscl_embed.searching.columns import ImageColumns
+from wscl_embed.searching.sheet import _fitting, font
 
 if TYPE_CHECKING:
     import datasets
@@ -166,6 +167,18 @@ def test_classes_go_by_their_names(dataset: datasets.Dataset) -> None:
     columns = ImageColumns(as_dataset(classes), ["c", "a", "b"], "shop")
     assert columns.passing("kind = 'shirt'").tolist() == [False, True, False]
     assert [columns.values(row, ["kind"])["kind"] for row in range(3)] == [None, "shirt", "shoe"]
+
+
+def test_long_texts_are_cut_to_a_line_of_the_sheet() -> None:
+    from PIL import Image, ImageDraw
+
+    draw = ImageDraw.Draw(Image.new("RGB", (1, 1)))
+    text = "a red dress\nwith many words and then some more " * 100_000
+    line = _fitting(draw, text, 144, 13)
+    assert line.endswith("...")
+    assert text.replace("\n", " ").startswith(line.removesuffix("..."))
+    assert 120 < draw.textlength(line, font=font(13)) <= 144
+    assert _fitting(draw, " a\tred dress", 144, 13) == "a red dress"
 
 
 def test_the_table_the_json_and_the_sheet(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -102,7 +103,9 @@ def _thumbnail(dataset: datasets.Dataset, row: int) -> Image.Image:
     return ImageOps.pad(image, (CELL, CELL), method=Image.Resampling.LANCZOS, color="white")
 
 
+@cache
 def font(size: int) -> Any:
+    """Pillow's own font, which it makes anew each time it is asked."""
     from PIL import ImageFont
 
     return ImageFont.load_default(size)

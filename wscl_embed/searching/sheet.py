@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Sequence
+from math import ceil
 from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageOps
@@ -14,6 +16,7 @@ from wscl_embed.searching.columns import cell_text
 from wscl_embed.searching.searcher import Hit, Searcher
 
 CELL, LINE, PER_ROW = 144, 18, 5
+LONGEST = 2_000  # characters that are looked at: no line holds more
 
 
 def write_search_sheet(
@@ -70,9 +73,12 @@ def _paste(sheet: Image.Image, draw: ImageDraw.ImageDraw, source: bytes | Path, 
 
 def _fitting(draw: ImageDraw.ImageDraw, text: str, width: int, size: int) -> str:
     """``text`` in one line, cut to ``width`` pixels."""
-    line = " ".join(text.split())
-    if draw.textlength(line, font=font(size)) <= width:
+    line = " ".join(text[:LONGEST].split())
+    if len(text) <= LONGEST and draw.textlength(line, font=font(size)) <= width:
         return line
-    while line and draw.textlength(f"{line}...", font=font(size)) > width:
-        line = line[:-1]
-    return f"{line}..."
+
+    def pixels(end: int) -> int:
+        return ceil(draw.textlength(f"{line[:end]}...", font=font(size)))
+
+    too_long = bisect_right(range(len(line)), width, key=pixels)
+    return f"{line[: max(0, too_long - 1)]}..."
