@@ -29,7 +29,8 @@ from wscl_embed.reclustering import Reclustering, adjusted_rand, columns_of
 from wscl_embed.registry import make_adapter
 from wscl_embed.sampling import ClusterBatchSampler
 from wscl_embed.stages import check_reclustering
-from wscl_embed.stages.rounds import called, seeded, sources_of
+from wscl_embed.stages.clustering import named
+from wscl_embed.stages.rounds import called, seeded
 from wscl_embed.train import TrainOptions, train_head
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -262,8 +263,8 @@ def test_sources_are_called_as_they_are_in_the_table() -> None:
     adapters = [make_adapter(spec) for spec in specs]
     parts = [adapter.assign(dataset) for adapter in adapters]
     table = Clusters.combine(parts).table
-    assert list(dict.fromkeys(table["source"])) == sources_of(adapters)
-    renamed = [called(part, source).table for part, source in zip(parts, sources_of(adapters), strict=True)]
+    assert list(dict.fromkeys(table["source"])) == list(named(adapters))
+    renamed = [called(part, source).table for part, source in zip(parts, named(adapters), strict=True)]
     assert pd.concat(renamed, ignore_index=True).equals(table)
 
 

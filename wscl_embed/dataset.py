@@ -187,7 +187,7 @@ def hold_out(dataset: datasets.Dataset, split: str, share: float, *, seed: int =
     """``dataset`` with ``share`` of its rows of ``train`` in ``split``, chosen as in `assign_splits`."""
     splits = [
         split if name == "train" and unit_hash(f"{split}:{seed}:{row_id}") < share else name
-        for row_id, name in zip(dataset["id"], dataset["split"], strict=True)
+        for row_id, name in zip(dataset["id"][:], dataset["split"][:], strict=True)
     ]
     with quiet():
         return dataset.remove_columns("split").add_column("split", splits)

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     import datasets
 
 TENSORS = ("values", "rows", "hashes")  # of a file in the cache; one of an older version may lack some
+BATCH_ROWS = 256  # of a dataset, read at a time
 PLAIN = "plain-hashed"  # no views: the image as the encoder's preprocessing shows it
 
 logger = logging.getLogger("wscl_embed")
@@ -201,9 +202,10 @@ def draft_size(encoder: Encoder) -> int:
 def _last_changes(dataset: datasets.Dataset) -> str:
     """A hash of when the image files were last changed: an image edited in place is met anew."""
     digest = hashlib.sha256()
-    for image in dataset.select_columns(["image"])["image"]:
-        path = Path((image or {}).get("path") or "")
-        digest.update(f"{path.stat().st_mtime_ns if path.is_file() else 0};".encode())
+    for batch in dataset.select_columns(["image"]).iter(batch_size=BATCH_ROWS):
+        for image in batch["image"]:
+            path = Path((image or {}).get("path") or "")
+            digest.update(f"{path.stat().st_mtime_ns if path.is_file() else 0};".encode())
     return digest.hexdigest()
 
 

@@ -83,7 +83,7 @@ def open_source(path: Path, takes: str) -> Any:
     if takes == "embeddings":
         from wscl_embed.store import EmbeddingStore
 
-        return EmbeddingStore(path / "embeddings.h5" if path.is_dir() else path)
+        return EmbeddingStore(path)
     from wscl_embed.encoder_sources import load_encoder
 
     if path.is_file():

@@ -12,11 +12,10 @@ from numpy.typing import NDArray
 from wscl_embed.captions import known_captions
 from wscl_embed.config import make_config
 from wscl_embed.errors import InputError
+from wscl_embed.store import EmbeddingStore, TextRows
 
 if TYPE_CHECKING:
     import datasets
-
-    from wscl_embed.store import EmbeddingStore
 
 BANK_SPLIT = "train"
 READ_ROWS = 65_536
@@ -121,9 +120,8 @@ def _with_splits(dataset: datasets.Dataset, embeddings: Path) -> datasets.Datase
 def _encode(path: Path, captions: list[str]) -> NDArray[np.floating]:
     """(m, D) embeddings of captions: those in the embedding file, or by the text tower of the run."""
     from wscl_embed.encoder_sources import load_encoder
-    from wscl_embed.store import TextRows
 
-    with _open(path) as store:
+    with EmbeddingStore(path) as store:
         text, hashes = store.text_embeddings, store.text_hashes
         found = None if text is None or hashes is None else known_captions(TextRows(text[:], hashes), captions)
     if found is not None:
@@ -152,21 +150,15 @@ def _scored_and_bank(
     return dataset.select(kept), np.flatnonzero(is_scored), np.flatnonzero(~is_scored)
 
 
-def _open(path: Path) -> EmbeddingStore:
-    from wscl_embed.store import EmbeddingStore
-
-    return EmbeddingStore(path / "embeddings.h5" if path.is_dir() else path)
-
-
 def _ids_in(path: Path) -> set[str]:
-    with _open(path) as store:
+    with EmbeddingStore(path) as store:
         return set(store.ids)
 
 
 def _read_rows(path: Path, ids: Sequence[str]) -> NDArray[np.float32]:
     """(n, D) float32, a row an id; the file is read in pieces."""
     place = {image_id: row for row, image_id in enumerate(ids)}
-    with _open(path) as store:
+    with EmbeddingStore(path) as store:
         stored = store.ids
         values = np.empty((len(ids), store.embeddings.shape[1]), dtype=np.float32)
         for start in range(0, len(stored), READ_ROWS):

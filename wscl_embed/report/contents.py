@@ -73,7 +73,7 @@ class ReportInput:
     def _labels(self) -> tuple[list[str], NDArray[np.int64]]:
         if self.label_column is None:
             return [], np.full(len(self.ids), -1)
-        values = self.dataset[self.label_column]
+        values = self.dataset[self.label_column][:]
         codes = label_codes(values)
         named = {int(code): str(value).strip() for code, value in zip(codes, values, strict=True) if code >= 0}
         return [named[code] for code in sorted(named)], codes

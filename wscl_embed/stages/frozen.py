@@ -65,10 +65,10 @@ def _write_cached(searcher: Searcher, encoder: Encoder, path: Path, cache: Path)
         return False
     known = searcher.columns.rows
     kept = np.flatnonzero(np.isin(features.rows, known))
-    ids = dataset.select_columns(["id"]).select(features.rows[kept])["id"]
+    ids = dataset.select_columns(["id"]).select(features.rows[kept])["id"][:]
     attributes = store_attributes(encoder, dataset, adapters=[])
     with EmbeddingStore.create(path, encoder.embed_dim, attributes=attributes) as writer:
-        writer.append(list(ids), features.values[kept, 0])
+        writer.append(ids, features.values[kept, 0])
     return True
 
 

@@ -14,6 +14,7 @@ from wscl_embed.clusters import Clusters
 from wscl_embed.config import FitConfig
 from wscl_embed.diagnostics.summary import check_clusters
 from wscl_embed.errors import InputError
+from wscl_embed.stages.clustering import named
 from wscl_embed.stages.material import Material, with_features
 
 if TYPE_CHECKING:
@@ -51,8 +52,8 @@ def make_reclustering(material: Material, adapters: Sequence[Adapter], config: F
     if config.recluster_every is None:
         return None
     weights = config.adapter_weight or [1.0] * len(adapters)
-    all_of_them = zip(adapters, sources_of(adapters), weights, strict=True)
-    reading = [(adapter, source, weight) for adapter, source, weight in all_of_them if adapter.needs_image_features]
+    all_of_them = zip(named(adapters).items(), weights, strict=True)
+    reading = [(adapter, source, weight) for (source, adapter), weight in all_of_them if adapter.needs_image_features]
     train = material.dataset.select(material.train)
 
     def assign(features: NDArray[np.floating], number: int) -> Clusters:
@@ -67,15 +68,6 @@ def make_reclustering(material: Material, adapters: Sequence[Adapter], config: F
     sources = [source for _, source, _ in reading]
     every, warmup = config.recluster_every, config.recluster_warmup
     return Reclustering(material.clusters, sources, assign, every=every, warmup=warmup)
-
-
-def sources_of(adapters: Sequence[Adapter]) -> list[str]:
-    """What `Clusters.combine` calls the source of each adapter's clusters: numbered where an adapter occurs twice."""
-    names = [adapter.name for adapter in adapters]
-    return [
-        f"{name}.{names[: position + 1].count(name)}" if names.count(name) > 1 else name
-        for position, name in enumerate(names)
-    ]
 
 
 def called(clusters: Clusters, source: str) -> Clusters:

@@ -64,6 +64,6 @@ def tells(dataset: datasets.Dataset, config: FitConfig) -> bool:
         if most_common(labels) < 2 or sum(label is not None for label in labels) < needed:
             return False
     if config.caption_column is not None:
-        ids, captions = dataset["id"], dataset[config.caption_column]
+        ids, captions = dataset["id"][:], dataset[config.caption_column][:]
         return sum(bool(captions_of(*one)) for one in zip(captions, ids, strict=True)) >= needed
     return True

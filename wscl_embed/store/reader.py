@@ -64,13 +64,13 @@ class EmbeddingStore:
         import h5py
 
         self.path = Path(path)
-        if self.path.is_dir() and (self.path / "embeddings.h5").is_file():
+        if self.path.is_dir():
             self.path /= "embeddings.h5"
         try_reading(self.path)
         try:
             self._file = h5py.File(self.path, "r")
         except FileNotFoundError as error:
-            raise InputError(f"{path}: there is no such file; `wscl-embed embed` writes one.") from error
+            raise InputError(f"{self.path}: there is no such file; `wscl-embed embed` writes one.") from error
         except OSError as error:
             raise InputError(f"{path}: not an HDF5 file that can be read ({error}).") from error
         try:
