@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Annotated
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import Field
 
 from wscl_embed.errors import InputError
 from wscl_embed.store import EmbeddingStore
+from wscl_embed.store.exact import nearest
 from wscl_embed.store.hdf5_file import hdf5_file
 
 BLOCK = 8192
@@ -41,36 +41,18 @@ def write(
             "give fewer, as in ann-benchmarks:queries=100,neighbors=10."
         )
     drawn = np.sort(np.random.default_rng(seed).choice(n, queries, replace=False))
-    rest = np.setdiff1d(np.arange(n), drawn, assume_unique=True)
+    is_train = np.ones(n, dtype=np.bool_)
+    is_train[drawn] = False
+    rest = np.flatnonzero(is_train)
     ids = np.array([image_id.encode() for image_id in store.ids])
     test = np.asarray(store.embeddings[drawn], np.float32)
-    best = Nearest(test, neighbors)
+    cosines, rows = nearest(test, store.embeddings, neighbors, passing=is_train)
     with hdf5_file(output, "w") as file:
         file.attrs.update({"type": "dense", "distance": "angular", "dimension": dim, "point_type": "float"})
         train = file.create_dataset("train", (len(rest), dim), np.float32)
         for start in range(0, len(rest), BLOCK):
-            block = np.asarray(store.embeddings[rest[start : start + BLOCK]], np.float32)
-            train[start : start + BLOCK] = block
-            best.add(block, start)
+            train[start : start + BLOCK] = store.embeddings[rest[start : start + BLOCK]]
         file["test"] = test
-        file["neighbors"] = best.rows.astype(np.int32)
-        file["distances"] = 1 - best.cosines
+        file["neighbors"] = np.searchsorted(rest, rows).astype(np.int32)
+        file["distances"] = 1 - cosines
         file["train_ids"], file["test_ids"] = ids[rest], ids[drawn]
-
-
-class Nearest:
-    """The exact k nearest of each query, (q, k) ``rows`` and ``cosines``, from blocks of rows; of equals the first."""
-
-    def __init__(self, queries: NDArray[np.float32], k: int) -> None:
-        self._queries = queries
-        self._k = k
-        self.rows = np.zeros((len(queries), 0), np.int64)
-        self.cosines = np.zeros((len(queries), 0), np.float32)
-
-    def add(self, block: NDArray[np.float32], start: int) -> None:
-        """Look at (b, D) further rows, which begin with row ``start``."""
-        cosines = np.concatenate([self.cosines, self._queries @ block.T], axis=1)
-        numbers = np.broadcast_to(np.arange(start, start + len(block)), (len(self._queries), len(block)))
-        order = np.argsort(-cosines, axis=1, kind="stable")[:, : self._k]  # those found before come first: lower rows
-        self.rows = np.take_along_axis(np.concatenate([self.rows, numbers], axis=1), order, axis=1)
-        self.cosines = np.take_along_axis(cosines, order, axis=1)
