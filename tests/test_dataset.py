@@ -204,6 +204,18 @@ def test_the_folder_itself_may_be_a_link(tmp_path: Path) -> None:
     assert shade(load_dataset(tmp_path / "link"), 0) == 0
 
 
+@pytest.mark.skipif(os.geteuid() == 0, reason="ROOT READS EVERY FOLDER, SO NONE WAS CLOSED. Run as somebody else.")
+def test_images_in_a_folder_that_cannot_be_read_are_not_missed_in_silence(tmp_path: Path) -> None:
+    for folder in ("cat", "cat/closed"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "a.png").write_bytes(png())
+    (tmp_path / "cat" / "closed").chmod(0)
+    try:
+        assert "cat/closed: the folder cannot be read (Permission denied)" in refusal(tmp_path)
+    finally:
+        (tmp_path / "cat" / "closed").chmod(0o755)
+
+
 def test_missing_files_and_odd_names_are_left_for_decoding(tmp_path: Path) -> None:
     folder = folder_of(
         tmp_path, [{"file_name": "gone.png"}, {"file_name": "a\0/b.png"}, {"file_name": "."}], images=False

@@ -107,9 +107,17 @@ def read_class_folders(folder: Path) -> Source | None:
 
 
 def image_files(folder: Path) -> list[str]:
-    """The image files below ``folder`` as sorted relative paths with slashes; hidden ones and folder links are not."""
+    """The image files below ``folder`` as sorted relative paths with slashes; hidden ones and folder links are not.
+
+    Raises:
+        InputError: a subfolder that cannot be read, whose images would be missed in silence.
+    """
+
+    def refuse(error: OSError) -> None:
+        raise InputError(f"{error.filename}: the folder cannot be read ({error.strerror}).") from error
+
     found: list[str] = []
-    for parent, subfolders, files in os.walk(folder):
+    for parent, subfolders, files in os.walk(folder, onerror=refuse):
         subfolders[:] = [name for name in subfolders if not name.startswith(".")]
         prefix = Path(parent).relative_to(folder)
         found += [
