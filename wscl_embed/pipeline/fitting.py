@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from wscl_embed.encoder import Encoder
+    from wscl_embed.stages import Material, Tuned
+
 
 @dataclass(frozen=True)
 class FitResult:
@@ -115,7 +118,6 @@ def _run_fit(
 ) -> FitResult:
     """On several processes all do everything; what writes is done by the first alone."""
     from wscl_embed import stages
-    from wscl_embed.captions import encode_all_captions, text_encoder
     from wscl_embed.distributed import on_first
 
     run = Run(Path(config.output))
@@ -124,21 +126,51 @@ def _run_fit(
     with interruption.keeping(f"Training had not begun; features of all images that were finished are in {cache}."):
         on_first(lambda: run.check(config, overwrite=overwrite, resume=resume))
         made = [make_adapter(one) for one in adapters or config.adapter]
-        stages.check_reclustering(made, config)
-        with _timed(seconds, "load"):
-            dataset = stages.with_validation(stages.open_dataset(data, config), config)
-        with _timed(seconds, "clusters of signals"):  # before the encoder: a wrong column is said before gigabytes load
-            known = on_first(lambda: _clusters_of(run) if resume else None)
-            clusters = stages.cluster_signals(dataset, made, config) if known is None else known
-        with _timed(seconds, "encoder"):
-            encoder = stages.open_encoder(config)
-        with _timed(seconds, "features and clusters of images"):
-            material = stages.prepare(dataset, encoder, made, config, clusters)
+        encoder, material = _prepare(config, data, made, run if resume else None, seconds)
         held_out = stages.held_out_rows(material.dataset, config)
         on_first(lambda: stages.begin(run, material, config, overwrite=overwrite))
     with _timed(seconds, "training"):
         tuned = stages.tune(encoder, material, made, config, run)
-    material = material.with_clusters(tuned.clusters, config)
+    return _finish(encoder, material.with_clusters(tuned.clusters, config), tuned, held_out, config, run, seconds)
+
+
+def _prepare(
+    config: FitConfig,
+    data: str | Path | datasets.Dataset,
+    adapters: Sequence[Adapter],
+    resumed: Run | None,
+    seconds: dict[str, float],
+) -> tuple[Encoder, Material]:
+    """The encoder, and what it is to be tuned on: with the clusters that a ``resumed`` run began with."""
+    from wscl_embed import stages
+    from wscl_embed.distributed import on_first
+
+    stages.check_reclustering(adapters, config)
+    with _timed(seconds, "load"):
+        dataset = stages.with_validation(stages.open_dataset(data, config), config)
+    with _timed(seconds, "clusters of signals"):  # before the encoder: a wrong column is said before gigabytes load
+        known = on_first(lambda: None if resumed is None else _clusters_of(resumed))
+        clusters = stages.cluster_signals(dataset, adapters, config) if known is None else known
+    with _timed(seconds, "encoder"):
+        encoder = stages.open_encoder(config)
+    with _timed(seconds, "features and clusters of images"):
+        return encoder, stages.prepare(dataset, encoder, adapters, config, clusters)
+
+
+def _finish(
+    encoder: Encoder,
+    material: Material,
+    tuned: Tuned,
+    held_out: NDArray[np.int64],
+    config: FitConfig,
+    run: Run,
+    seconds: dict[str, float],
+) -> FitResult:
+    """How far to go from the frozen to the tuned weights; then all that a run writes, the scores of ``held_out``."""
+    from wscl_embed import stages
+    from wscl_embed.captions import encode_all_captions, text_encoder
+    from wscl_embed.distributed import on_first
+
     texts = None
     if config.caption_column is not None:
         with _timed(seconds, "captions"):
