@@ -14,7 +14,10 @@ from scipy import sparse
 from torch import Tensor, distributed, nn
 from torch.nn.functional import normalize
 
+from wscl_embed.distributed import on_first
+from wscl_embed.errors import MissingExtraError
 from wscl_embed.loss import cl_infonce
+from wscl_embed.train.objective import backward
 
 SIZES = [5, 1, 7, 0]  # images of each rank: the last batch of an epoch is uneven
 OPTIONS: dict[str, dict[str, Any]] = {
@@ -81,8 +84,52 @@ def compute(rank: int, folder: Path) -> None:
         cl_infonce(torch.ones(2, 2, 3 + rank), torch.tensor([0, 0]))
     except ValueError as error:
         results["refused"] = str(error)
+    results["micro-batches"] = micro_batch_gradients(
+        torch.from_numpy(np.arange(24.0).reshape(6, 2, 2)).float()[rank::4]
+    )
+    results["errors"] = [error_of_the_first(MissingExtraError("faiss-cpu", "faiss", "an index"))]
+    results["errors"].append(error_of_the_first(TwoArgumentsError(7, "no such shop")))
     torch.save(results, folder / f"{rank}.pt")
     distributed.destroy_process_group()
+
+
+class TwoArgumentsError(Exception):
+    """Pickled by its one argument, and not to be made from that alone."""
+
+    def __init__(self, number: int, text: str) -> None:
+        super().__init__(f"{text} {number}")
+
+
+def error_of_the_first(error: Exception) -> tuple[str, str]:
+    """What this rank gets of an error of the first one's."""
+
+    def job() -> None:
+        raise error
+
+    try:
+        on_first(job)
+    except Exception as raised:
+        return type(raised).__name__, str(raised)
+    return "", ""
+
+
+def micro_batch_gradients(rows: Tensor) -> list[Tensor]:
+    """Of the second of two steps, in which ranks with two rows take them one by one and the others have but one."""
+    torch.manual_seed(0)
+    module = nn.parallel.DistributedDataParallel(nn.Linear(2, 3))
+    for _ in range(2):  # in the second, data parallelism orders its parameters anew
+        module.zero_grad()
+        backward(module, rows, squares, micro_batch_size=1)
+    return [parameter.grad for parameter in module.parameters() if parameter.grad is not None]
+
+
+def squares(z: Tensor) -> Tensor:
+    """The sum over the rows of all ranks, whose gradient is the sum over ranks where it is averaged."""
+    total = z.detach().square().sum()
+    if distributed.is_initialized():
+        distributed.all_reduce(total)
+    own = z.square().sum()
+    return own * (distributed.get_world_size() if distributed.is_initialized() else 1) + (total - own).detach()
 
 
 def model() -> nn.Module:

@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import io
 import os
+import resource
 import subprocess
 import sys
 import tarfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import datasets
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from tests.dataset_files import own_cache, png, refusal, sample, secret, shade, tar_of
 from wscl_embed.dataset import image_source, load_dataset
+from wscl_embed.errors import StorageError
+from wscl_embed.files import storage_errors
 from wscl_embed.images import BadImageError, decode_image
 
 _own_cache = pytest.fixture(autouse=True)(own_cache)
@@ -127,6 +132,47 @@ def test_bad_parquet(tmp_path: Path) -> None:
     assert len(load_dataset(tmp_path)) == 1
 
 
+@pytest.mark.parametrize(("name", "taken_for_pattern"), [("a[1]", "a1"), ("a?", "ab"), ("a*", "ab")])
+def test_names_of_folders_are_no_patterns(tmp_path: Path, name: str, taken_for_pattern: str) -> None:
+    for folder, n in ((name, 7), (taken_for_pattern, 8)):
+        (tmp_path / folder).mkdir()
+        pq.write_table(pa.table({"png": [png(n)]}), tmp_path / folder / "the.parquet")
+    assert shade(load_dataset(tmp_path / name), 0) == 7
+    assert shade(load_dataset(tmp_path / name / "the.parquet"), 0) == 7
+
+
+@contextmanager
+def files_of_at_most(n_bytes: int) -> Iterator[None]:
+    """What a full disk does, within this process."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (n_bytes, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.parametrize("kind", ["parquet", "tar"])
+def test_a_full_disk_is_no_fault_of_the_data(tmp_path: Path, kind: str) -> None:
+    noise = np.random.default_rng(0).bytes(100_000)
+    path = tmp_path / f"the.{kind}"
+    if kind == "parquet":
+        pq.write_table(pa.table({"png": [noise]}), path)
+    else:
+        tar_of(path, {"a.png": noise})
+    with files_of_at_most(50_000), pytest.raises(StorageError, match="HF_DATASETS_CACHE names another folder"):
+        load_dataset(path)
+    assert len(load_dataset(path)) == 1  # once there is room
+
+
+def test_an_array_of_which_a_disk_took_a_part(tmp_path: Path) -> None:
+    """NumPy says so without an error number."""
+    path = tmp_path / "rows.npy"
+    refused = pytest.raises(StorageError, match=r"rows\.npy: cannot be written \(No space left")
+    with files_of_at_most(50_000), refused, storage_errors(path):
+        np.save(path, np.zeros(100_000))
+
+
 # --- WebDataset -------------------------------------------------------------------------------------------------------
 
 
@@ -220,8 +266,22 @@ def test_bad_tars(tmp_path: Path) -> None:
     path.write_bytes(b"<html>" * 200)
     assert "a.tar: not an uncompressed tar file, or a truncated one" in refusal(path)
     tar_of(path, {"a.png": png(), "b.png": bytes(5000)})
-    path.write_bytes(path.read_bytes()[:3000])
+    whole = path.read_bytes()
+    path.write_bytes(whole[:3000])
     assert "a.tar: not an uncompressed tar file, or a truncated one" in refusal(path)
+    end_of_first = 512 * (1 + -(-len(png()) // 512))  # between the members, where nothing else tells
+    for content in (
+        whole[:end_of_first],
+        whole[: end_of_first + 100],
+        whole[:end_of_first] + b"x" + whole[end_of_first + 1 :],
+    ):
+        path.write_bytes(content)
+        assert (
+            f"a.tar: not an uncompressed tar file, or a truncated one (damaged or cut off at byte {end_of_first:,})"
+            in refusal(path)
+        )
+    path.write_bytes(whole + whole.replace(b"a.png", b"c.png"))
+    assert "more follows behind its end" in refusal(path)
 
 
 # --- saved datasets and the Hub ---------------------------------------------------------------------------------------

@@ -60,6 +60,22 @@ def test_ranks_that_do_not_fit_are_all_refused(ranks: list[dict[Any, Any]]) -> N
     assert all("agree in views and dimensions" in rank["refused"] for rank in ranks)
 
 
+def test_micro_batches_of_ranks_with_more_and_fewer_rows(ranks: list[dict[Any, Any]]) -> None:
+    torch.manual_seed(0)
+    layer = torch.nn.Linear(2, 3)
+    layer(torch.arange(24.0).view(6, 2, 2)).square().sum().backward()
+    for rank in ranks:
+        torch.testing.assert_close(rank["micro-batches"], [layer.weight.grad, layer.bias.grad])
+
+
+def test_errors_of_the_first_rank_are_those_of_all(ranks: list[dict[Any, Any]]) -> None:
+    missing = ("MissingExtraError", "an index needs the package faiss-cpu: pip install 'wscl-embed[faiss]'")
+    assert [rank["errors"][0] for rank in ranks] == [missing] * 4
+    # Its class cannot be made again in another process; its text can.
+    text = ("WsclEmbedError", "TwoArgumentsError: no such shop 7")
+    assert [rank["errors"][1] for rank in ranks] == [("TwoArgumentsError", "no such shop 7"), text, text, text]
+
+
 @pytest.mark.parametrize("how", ["dies", "stops"])
 def test_a_lost_rank_ends_the_others(tmp_path: Path, how: str) -> None:
     context = multiprocessing.get_context("spawn")

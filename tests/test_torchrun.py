@@ -73,10 +73,11 @@ def test_fit_head_equals_one_process(options: list[str | Path], tmp_path: Path) 
 
 
 def test_fit_full_ends_and_writes_one_run(options: list[str | Path], tmp_path: Path) -> None:
+    """With 17 images of a batch on one process, in two micro-batches, and 16 on the other."""
     done = run(
         "fit", *options, "--adapter", "image_features:n_clusters=12", "--epochs", 2, "--tune", "full",
-        "--unlocked-groups", 1, "--micro-batch-size", 8, "--recluster-every", 1, "--wise-ft", "auto",
-        "--output", tmp_path / "run",
+        "--unlocked-groups", 1, "--batch-size", 33, "--micro-batch-size", 16, "--recluster-every", 1,
+        "--wise-ft", "auto", "--output", tmp_path / "run",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
     assert done.stdout.count("Verdict") == 1  # the first process alone speaks
@@ -136,6 +137,17 @@ def test_bad_input_ends_all_processes(options: list[str | Path], tmp_path: Path)
     assert done.returncode != 0
     assert done.stderr.count("error: adapter hashtags: the dataset has no column 'nothing'") == 1
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
+def test_features_cached_on_the_first_machine_alone_are_those_of_all(tmp_path: Path) -> None:
+    from tests import own_caches
+
+    torch.multiprocessing.spawn(own_caches.encode, (tmp_path,), nprocs=2)  # type: ignore[no-untyped-call]
+    assert [len(list(tmp_path.glob(f"machine-{rank}/*"))) for rank in range(2)] == [1, 0]
+    for found in (np.load(tmp_path / f"{rank}.npz") for rank in range(2)):
+        assert found["rows"].tolist() == [0, 1, 2, 3, 4]
+        np.testing.assert_array_equal(found["read"], found["made"])
 
 
 def test_torch_is_not_initialised_here() -> None:

@@ -6,6 +6,7 @@ Everything here is a plain call on one process, so that callers need no second p
 from __future__ import annotations
 
 import os
+import pickle
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -14,7 +15,7 @@ from typing import Any, TypeVar, cast
 import torch
 from torch import distributed as dist
 
-from wscl_embed.errors import LostProcessError
+from wscl_embed.errors import LostProcessError, WsclEmbedError
 from wscl_embed.progress import console
 
 Result = TypeVar("Result")
@@ -133,9 +134,23 @@ def on_first(job: Callable[[], Result]) -> Result:
         try:
             outcome = [(True, job())]
         except Exception as error:
-            outcome = [(False, error)]
+            dist.broadcast_object_list([(False, travelling(error))], src=0, group=_objects)
+            raise
     dist.broadcast_object_list(outcome, src=0, group=_objects)
     succeeded, value = outcome[0]
     if not succeeded:
         raise value
     return cast(Result, value)
+
+
+def travelling(error: Exception) -> Exception:
+    """``error``, or its text where a class of its own (a plugin's, a library's) does not reach another process whole.
+
+    >>> travelling(ValueError("no such column"))
+    ValueError('no such column')
+    """
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:
+        return WsclEmbedError(f"{type(error).__name__}: {error}")
+    return error

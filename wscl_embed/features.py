@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from wscl_embed.dataset import dataset_fingerprint
-from wscl_embed.distributed import gather, on_first, own_part
+from wscl_embed.distributed import agree, gather, on_first, own_part
 from wscl_embed.encoder import Encoder
 from wscl_embed.errors import StorageError
 from wscl_embed.files import atomic_path
@@ -89,7 +89,8 @@ def encode_images(
     views = f"{AUGMENTATION}x{options['n_views']}-seed{options.get('seed', 0)}" if options.get("n_views") else PLAIN
     path = _cache_path(encoder, dataset, cache_dir, views)
     if on_first(lambda: _is_whole(path)):
-        return _read(path)
+        lacking = agree([not _is_whole(path)])[0]  # on machines whose cache folder is not the first one's
+        return on_first(lambda: _read(path)) if lacking else _read(path)
     features = _encode(encoder, dataset, options)
     on_first(lambda: _write(path, features))
     return features

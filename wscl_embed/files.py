@@ -13,8 +13,10 @@ from pathlib import Path
 
 from wscl_embed.errors import StorageError, WsclEmbedError
 
-REFUSALS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO, errno.EACCES, errno.EPERM)
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
+REFUSALS = (*FULL, errno.EIO, errno.EACCES, errno.EPERM, errno.ENAMETOOLONG)
 """What a disk says that is full, read-only or broken, or a folder nothing may be written into."""
+IN_PART = re.compile(r"\d+ requested and \d+ written")  # NumPy, of an array a disk took a part of; without a number
 
 ASIDE, GONE = ".aside", ".gone"  # what a folder is called while another takes its place, and while it is deleted
 
@@ -151,6 +153,8 @@ def refusal(error: Exception) -> str | None:
     """
     if isinstance(error, OSError) and error.errno in REFUSALS:
         return os.strerror(error.errno)
+    if isinstance(error, OSError) and IN_PART.fullmatch(str(error)):
+        return os.strerror(errno.ENOSPC)
     return next((os.strerror(number) for number in REFUSALS if os.strerror(number) in str(error)), None)
 
 

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import TYPE_CHECKING, Any
 
-from wscl_embed.errors import InputError
+from wscl_embed.errors import InputError, StorageError, WsclEmbedError
+from wscl_embed.files import FULL
 
 if TYPE_CHECKING:
     import datasets
@@ -122,9 +123,29 @@ def check_utf8(name: str, where: Path) -> None:
         raise InputError(f"{where}: the file name {name!r} is not UTF-8; rename it.") from error
 
 
-def innermost(error: BaseException) -> str:
-    """The first line of the error that began a chain of them: `datasets` wraps the one that says what is wrong."""
+def beginning(error: BaseException) -> BaseException:
+    """The error that began a chain of them: `datasets` wraps the one that says what is wrong."""
     while error.__cause__ is not None:
         error = error.__cause__
+    return error
+
+
+def innermost(error: BaseException) -> str:
+    """The first line of `beginning`."""
+    error = beginning(error)
     lines = str(error).strip().splitlines()
     return lines[0][:300].rstrip(".") if lines else type(error).__name__
+
+
+def not_cached(error: BaseException, what: str) -> WsclEmbedError:
+    """What to raise where `datasets` could not copy images to its cache: a full disk is no fault of the data's."""
+    import datasets
+
+    first = beginning(error)
+    if not (isinstance(first, OSError) and first.errno in FULL):
+        return InputError(f"{what} ({innermost(error)}).")
+    return StorageError(
+        f"{what}: {os.strerror(first.errno or 0)} in the cache of Hugging Face datasets, "
+        f"{datasets.config.HF_DATASETS_CACHE}, to which Parquet and tars are copied; the variable HF_DATASETS_CACHE "
+        "names another folder."
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import inspect
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -12,7 +13,16 @@ import numpy as np
 
 from wscl_embed.errors import InputError
 from wscl_embed.readers.parquet import rows_and_columns
-from wscl_embed.readers.source import OUTSIDE, SPLIT_NAMES, Fence, Source, image_column, innermost, unstorable
+from wscl_embed.readers.source import (
+    OUTSIDE,
+    SPLIT_NAMES,
+    Fence,
+    Source,
+    image_column,
+    innermost,
+    not_cached,
+    unstorable,
+)
 
 if TYPE_CHECKING:
     import datasets
@@ -49,12 +59,12 @@ def read_parquet(paths: Sequence[Path], *, images: bool = True) -> Source:
     if sum(sizes) == 0:
         raise InputError(f"{paths[0]}: the dataset is empty.")
     try:
-        # `datasets` stumbles over files without rows.
-        filled = [str(path) for path, size in zip(paths, sizes, strict=True) if size]
+        # `datasets` stumbles over files without rows, and takes names for patterns: `[1]` would read what is in `1`.
+        filled = [glob.escape(str(path)) for path, size in zip(paths, sizes, strict=True) if size]
         dataset = datasets.Dataset.from_parquet(filled)
     except Exception as error:  # `datasets` wraps what went wrong, in kinds that differ between its versions.
         others = f" and the {len(paths) - 1} files beside it" if len(paths) > 1 else ""
-        raise InputError(f"{paths[0]}{others}: cannot be read ({innermost(error)}).") from error
+        raise not_cached(error, f"{paths[0]}{others}: cannot be read") from error
     dataset = with_images(dataset, paths[0], Fence(paths[0].parent), base=paths[0].parent, images=images)
     shards = [SHARD.match(path.name) for path in paths]
     splits = [SPLIT_NAMES.get(match[1].lower(), "") if match else "" for match in shards]

@@ -17,7 +17,7 @@ from wscl_embed.errors import InputError
 from wscl_embed.readers.folders import IMAGE_SUFFIXES
 from wscl_embed.readers.json_text import parse_json
 from wscl_embed.readers.metadata import MAX_LINE, table_of
-from wscl_embed.readers.source import Source, check_storable, check_utf8, innermost
+from wscl_embed.readers.source import Source, check_storable, check_utf8, not_cached
 
 MAX_SHOWN = 200  # characters of a key, in an error
 # As in WebDataset: the key ends at the first dot of the file name, the rest says what the member is.
@@ -74,7 +74,7 @@ def read_tars(paths: Sequence[Path]) -> Source:
             },
         )
     except Exception as error:  # `datasets` wraps what went wrong, such as a full disk.
-        raise InputError(f"{paths[0]}: cannot be copied to the cache of datasets ({innermost(error)}).") from error
+        raise not_cached(error, f"{paths[0]}: cannot be copied to the cache of datasets") from error
     repeated = max(Counter(sample.key for sample in samples).values()) > 1
     ids = [f"{sample.path.stem}/{sample.key}" if repeated else sample.key for sample in samples]
     if columns.num_columns:
@@ -122,11 +122,25 @@ def scan_tar(path: Path, shard: int) -> list[Sample]:
                     handle = archive.extractfile(member)
                     assert handle is not None  # it is a regular file
                     add_field(sample, kind, handle.read(), f"{path}: {member.name}")
+            check_end(headers, archive.offset)
     except tarfile.TarError as error:
         raise InputError(f"{path}: not an uncompressed tar file, or a truncated one ({error}).") from error
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror or error}).") from error
     return list(samples.values())
+
+
+def check_end(headers: Headers, end: int) -> None:
+    """See that an empty block stands where the members end, and nothing behind it.
+
+    `tarfile` takes a header it cannot read, and a file cut off between two members, for the end: all records behind
+    it would be missing and nobody told.
+    """
+    headers.seek(end)
+    if headers.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+        raise tarfile.ReadError(f"damaged or cut off at byte {end:,}")
+    if headers.read(MAX_LINE).strip(b"\0"):
+        raise tarfile.ReadError(f"more follows behind its end at byte {end:,}: tars joined by cat? Give them apart")
 
 
 def add_field(sample: Sample, kind: str, content: bytes, place: str) -> None:

@@ -15,7 +15,8 @@ from wscl_embed.cache import default_cache_dir
 from wscl_embed.clusters import Clusters
 from wscl_embed.config import FitConfig
 from wscl_embed.dataset import split_rows
-from wscl_embed.distributed import on_first
+from wscl_embed.distributed import on_first, world_size
+from wscl_embed.errors import InputError
 from wscl_embed.progress import console
 from wscl_embed.quarantine import Quarantine
 from wscl_embed.stages.clustering import (
@@ -117,11 +118,25 @@ def _material(
 ) -> Material:
     rows = _train_rows(dataset)
     kept = np.flatnonzero(~assigned.dropped)
+    check_processes(min(batch_size_of(config), len(kept)))
     clusters = assigned.select([assigned.ids[row] for row in kept])
     labels = None if config.label_column is None else read_labels(dataset.select(rows), config.label_column)
     # For the report alone: the labels end in this summary, training gets the clusters.
     summary = on_first(lambda: describe(assigned, batch_size_of(config), labels))
     return Material(dataset, frozen, hashes, rows[kept], clusters, assigned, summary, quarantine)
+
+
+def check_processes(n_images: int) -> None:
+    """See that each process gets an image of a batch of ``n_images``.
+
+    Raises:
+        InputError: there are more processes than images.
+    """
+    if n_images < world_size():
+        raise InputError(
+            f"a batch of {n_images} images (--batch-size, or all there are to train on) cannot be shared by "
+            f"{world_size()} processes; start fewer."
+        )
 
 
 def _train_rows(dataset: datasets.Dataset) -> NDArray[np.int64]:
@@ -146,7 +161,10 @@ def frozen_features(
 
 def cache_dir(config: FitConfig) -> Path:
     """The folder of the feature cache, given or by default."""
-    return Path(config.cache_dir) if config.cache_dir else default_cache_dir()
+    folder = Path(config.cache_dir) if config.cache_dir else default_cache_dir()
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder}: is a file; the cache of features (--cache-dir) must be a folder.")
+    return folder
 
 
 def with_features(dataset: datasets.Dataset, features: NDArray[np.floating]) -> datasets.Dataset:

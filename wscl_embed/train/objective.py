@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from wscl_embed import gradcache
+from wscl_embed.distributed import agree
 from wscl_embed.heads import DualHead, make_projection
 from wscl_embed.loss import cl_infonce, dual_head_cl_infonce
 from wscl_embed.train.options import TrainOptions
@@ -57,8 +58,11 @@ def cluster_loss(options: TrainOptions) -> BatchLoss:
 def backward(
     embedder: nn.Module, inputs: Tensor, loss_of: Callable[[Tensor], Tensor], micro_batch_size: int | None
 ) -> Tensor:
-    """Give the parameters their gradient; the loss of the batch, on the device and without a graph."""
-    if micro_batch_size is not None and micro_batch_size < len(inputs):
+    """Give the parameters their gradient; the loss of the batch, on the device and without a graph.
+
+    All processes take the same way, also one whose part of the batch would fit: what they tell each other has an order.
+    """
+    if micro_batch_size is not None and micro_batch_size < agree([len(inputs)])[0]:
         return gradcache.backward(embedder, inputs, loss_of, micro_batch_size)
     loss = loss_of(embedder(inputs))
     loss.backward()  # type: ignore[no-untyped-call]
