@@ -88,3 +88,16 @@ def test_batch_norm_in_training_mode_is_inexact(views: torch.Tensor) -> None:
     difference = max(float((a - b).abs().max()) for a, b in zip(gradients(tower), expected, strict=True))
     assert np.isfinite(difference)
     assert difference > 1e-6
+
+
+def test_a_learned_temperature_gets_its_gradient(views: torch.Tensor) -> None:
+    tower = Tower().double().eval()
+    log_temperature = nn.Parameter(torch.tensor(-1.5, dtype=torch.float64))
+
+    def loss_at_temperature(z: torch.Tensor) -> torch.Tensor:
+        return cl_infonce(functional.normalize(z, dim=-1), LABELS, log_temperature.exp())
+
+    loss_at_temperature(tower(views)).backward()
+    expected, log_temperature.grad = log_temperature.grad, None
+    gradcache.backward(tower, views, loss_at_temperature, 2)
+    torch.testing.assert_close(log_temperature.grad, expected)

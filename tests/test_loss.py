@@ -204,6 +204,8 @@ def test_dual_head_adds_an_instance_term() -> None:
     expected = cl_infonce_reference(z, one_hot(labels.tolist()), 0.1) + 0.3 * nt_xent
     torch.testing.assert_close(loss, expected)
     torch.testing.assert_close(gradient(loss, z, instance_z), gradient(expected, z, instance_z))
+    with pytest.raises(ValueError, match="same images and views"):
+        dual_head_cl_infonce(z, instance_z[:3], labels)
 
 
 @pytest.mark.filterwarnings("ignore:Sparse")
@@ -215,7 +217,11 @@ def test_every_form_of_membership_gives_the_same(options: dict[str, Any]) -> Non
     halves = np.repeat([0.5] * 6 + [0.0], 2)
     twice = sparse.csr_array((halves, np.repeat([0, 0, 1, 1, 1, 2, 0], 2), indptr), shape=(7, 4))
     forms: list[Any] = [torch.tensor(labels), sparse.csr_array(one_hot(labels)), dense.to_sparse_csr()]
-    forms.append(twice)
+    forms += [
+        twice,
+        *(sparse.coo_array(one_hot(labels)).asformat(layout) for layout in ("coo", "csc")),
+        np.array(labels),
+    ]
     values = [cl_infonce(z, form, 0.3, **options).item() for form in forms]
     assert values == pytest.approx([values[0]] * len(forms), rel=1e-12)
 
@@ -302,16 +308,37 @@ def test_nothing_quadratic_is_allocated(options: dict[str, Any], monkeypatch: py
     assert largest <= 2 * pairs.TILE**2 * 4
 
 
+def test_a_csc_matrix_is_not_read_as_if_it_were_csr() -> None:
+    """As many images as clusters, so that the lengths of its arrays do not tell."""
+    z, membership = unit(4, 2, 5), sparse.csr_array(np.eye(4)[[2, 2, 0, 3]])
+    assert membership.shape == (4, 4)
+    assert cl_infonce(z, sparse.csc_array(membership), 0.3).item() == cl_infonce(z, membership, 0.3).item()
+
+
+def test_a_learned_temperature_may_have_a_dimension() -> None:
+    z, labels = unit(4, 2, 5), torch.tensor([0, 0, 1, 1])
+    scalar, vector = torch.tensor(0.3, requires_grad=True), torch.tensor([0.3], requires_grad=True)
+    (expected,) = gradient(cl_infonce(z, labels, scalar), scalar)
+    torch.testing.assert_close(gradient(cl_infonce(z, labels, vector), vector)[0], expected[None])
+
+
 @pytest.mark.parametrize(
     ("z", "membership", "options", "said"),
     [
         (unit(4, 5), torch.tensor([0, 0, 1, 1]), {}, "B images, V views"),
-        (unit(4, 2, 5), torch.tensor([0, 0, 1]), {}, r"\(4,\) cluster ids"),
+        (unit(4, 2, 5), torch.tensor([0, 0, 1]), {}, r"\(4,\) integer cluster ids"),
         (unit(4, 2, 5), sparse.csr_array((3, 2)), {}, "3 rows for 4 images"),
         (unit(4, 2, 5), torch.tensor([0, 0, 1, 1]), {"denominator": "some"}, '"all" or "negatives"'),
         (unit(4, 2, 5), torch.tensor([0, 0, 1, 1]), {"q": 2}, "q must be within 0 and 1"),
         (unit(4, 2, 5), torch.tensor([0, 0, 1, 1]), {"lam": 0}, "lam must be above 0"),
-        (unit(4, 2, 5), torch.tensor([0, 0, 1, 1]), {"temperature": 0.0}, "temperature must be above 0"),
+        (unit(4, 2, 5), torch.tensor([0, 0, 1, 1]), {"temperature": 0.0}, "temperature must be one number above 0"),
+        (unit(4, 2, 5), torch.tensor([0, 0, 1, 1]), {"temperature": float("nan")}, "temperature must be"),
+        (unit(4, 2, 5), torch.tensor([0, 0, 1, 1]), {"temperature": torch.tensor(-0.1)}, "temperature must be"),
+        (unit(4, 2, 5), torch.tensor([0, 0, 1, 1]), {"temperature": torch.tensor([0.1, 0.2])}, "one number"),
+        (unit(4, 2, 5), torch.tensor([0.2, 0.7, 1, 1]), {}, "integer cluster ids"),
+        (unit(4, 2, 5), sparse.csr_array(-np.eye(4)), {}, "finite and not negative"),
+        (unit(4, 2, 5), sparse.csr_array(np.eye(4) * np.nan), {}, "finite and not negative"),
+        (unit(4, 2, 5), torch.eye(4).to_sparse_coo(), {}, "to_sparse_csr"),
     ],
 )
 def test_what_does_not_fit_is_refused(z: torch.Tensor, membership: Any, options: dict[str, Any], said: str) -> None:

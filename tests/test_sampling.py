@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import Any
 
 import numpy as np
 import pytest
@@ -122,3 +123,31 @@ def test_rows_that_are_left_out_are_in_no_batch(labels: list[int]) -> None:
             assert len(batch) == 4
             drawn.update(batch)
     assert set(drawn) == set(np.flatnonzero(~left_out))
+
+
+def test_any_sparse_layout_gives_the_same_batches() -> None:
+    membership = hard(LABELS)
+    zeros = membership.copy()
+    zeros.data[:60] = 0  # stored, but no members
+    for one, other in [
+        (membership, membership.tocsc()),
+        (membership, membership.tocoo()),
+        (hard([-1] * 60 + LABELS[60:]), zeros),
+    ]:
+        assert list(ClusterBatchSampler(one, 16)) == list(ClusterBatchSampler(other, 16))
+    assert zeros.nnz == membership.nnz  # the caller's matrix is left alone
+
+
+@pytest.mark.parametrize(
+    ("n", "options", "said"),
+    [
+        (4, {"batch_size": 0}, "at least 1 image"),
+        (4, {"batch_size": 2, "images_per_cluster": 0}, "at least 1 image"),
+        (0, {"batch_size": 2}, "nothing to draw from 0"),
+        (4, {"batch_size": 2, "left_out": np.ones(4, dtype=bool)}, "nothing to draw"),
+        (4, {"batch_size": 2, "left_out": np.zeros(3, dtype=bool)}, "not one an image"),
+    ],
+)
+def test_what_gives_no_batches_is_refused(n: int, options: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        ClusterBatchSampler(hard([0] * n), **options)

@@ -16,11 +16,12 @@ from torch.nn.parallel import DistributedDataParallel
 
 
 def backward(embed: nn.Module, inputs: Tensor, loss_of: Callable[[Tensor], Tensor], micro_batch_size: int) -> Tensor:
-    """Add the gradient of ``loss_of(embed(inputs))`` to the parameters of ``embed``; the loss, without a graph.
+    """Add the gradient of ``loss_of(embed(inputs))`` to the parameters; the loss, without a graph.
 
-    Equal to one pass over the whole batch as long as ``embed`` treats images one by one. Batch norms in training mode
-    do not: they then normalise by the micro-batch, and see each image twice for their running statistics. Dropout
-    draws the same in both passes.
+    To those of ``embed``, and of whatever else ``loss_of`` computes with, such as a learned temperature. Equal to one
+    pass over the whole batch as long as ``embed`` treats images one by one. Batch norms in training mode do not: they
+    then normalise by the micro-batch, and see each image twice for their running statistics. Dropout draws the same in
+    both passes.
 
     Args:
         embed: (b, ...) -> (b, V, P); may be wrapped for data parallelism, whose averaging then happens once.
@@ -41,8 +42,9 @@ def backward(embed: nn.Module, inputs: Tensor, loss_of: Callable[[Tensor], Tenso
             embedded.append(embed(part))
     z = torch.cat(embedded).requires_grad_()
     loss = loss_of(z)
-    (gradient,) = torch.autograd.grad(loss, z)
-    pulls = torch.split(gradient, micro_batch_size)
+    torch.autograd.backward(loss)
+    assert z.grad is not None
+    pulls = torch.split(z.grad, micro_batch_size)
     for number, (part, state, pull) in enumerate(zip(parts, states, pulls, strict=True)):
         last = number == len(parts) - 1
         with _replayed(state, inputs.device), nullcontext() if last else _unsynchronised(embed):

@@ -21,11 +21,14 @@ class ClusterBatchSampler:
 
     Args:
         membership: SciPy CSR array (N, K); a row without entries is noise.
-        batch_size: images a batch; lowered to N.
-        images_per_cluster: M.
+        batch_size: images a batch, 1 or more; lowered to N.
+        images_per_cluster: M, 1 or more.
         size_power: tempering of the cluster sizes, 0 to 1.
         left_out: (N,) bool, rows of no cluster that are in no batch either. Default: none.
         seed: batches depend on it and on the epoch set by `set_epoch` alone.
+
+    Raises:
+        ValueError: a number below 1, another number of ``left_out`` than rows, or no row that is not left out.
 
     >>> membership = sparse.csr_array(np.kron(np.eye(3), np.ones((4, 1))))
     >>> batch = next(iter(ClusterBatchSampler(membership, batch_size=4, images_per_cluster=2)))
@@ -43,15 +46,21 @@ class ClusterBatchSampler:
         *,
         left_out: NDArray[np.bool_] | None = None,
     ) -> None:
-        noise = np.diff(membership.indptr) == 0
-        if left_out is not None:
-            noise &= ~left_out
-        self.n_images = membership.shape[0] - (0 if left_out is None else int(left_out.sum()))
+        if min(batch_size, images_per_cluster) < 1:
+            raise ValueError(f"at least 1 image a batch and a cluster; got {batch_size} and {images_per_cluster}.")
+        columns = sparse.csc_array(sparse.csr_array(membership))  # ours, whatever the layout of ``membership``
+        columns.eliminate_zeros()
+        n = columns.shape[0]
+        noise = np.bincount(columns.indices, minlength=n) == 0
+        out = np.zeros(n, dtype=np.bool_) if left_out is None else np.asarray(left_out, dtype=np.bool_)
+        if out.shape != (n,) or out.all():
+            raise ValueError(f"nothing to draw from {n} images, or left_out of shape {out.shape} is not one an image.")
+        noise &= ~out
+        self.n_images = n - int(out.sum())
         self.batch_size = min(batch_size, self.n_images)
         self.images_per_cluster = images_per_cluster
         self.seed = seed
         self.epoch = 0
-        columns = sparse.csc_array(membership)
         bounds = [(a, b) for a, b in zip(columns.indptr[:-1], columns.indptr[1:], strict=True) if b > a]
         self._members = [columns.indices[a:b] for a, b in bounds]
         strongest = np.array([columns.data[a:b].max() for a, b in bounds], dtype=np.float64)

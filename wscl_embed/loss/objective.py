@@ -21,6 +21,7 @@ is in closed form.
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -35,12 +36,14 @@ from wscl_embed.loss.terms import Denominator, PairTerm
 from wscl_embed.loss.weights import Weights, entries_of
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
     from scipy import sparse
 
 
 def cl_infonce(
     z: Tensor,
-    membership: Tensor | sparse.csr_array,
+    membership: Tensor | sparse.csr_array | NDArray[np.integer],
     temperature: float | Tensor = 0.1,
     *,
     denominator: Denominator = "all",
@@ -57,9 +60,9 @@ def cl_infonce(
     Args:
         z: (B, V, P) float, L2-normalised along P: V views of each of B images. Rows of other lengths are not
             normalised: their inner products are the similarities.
-        membership: (B,) LongTensor of cluster ids with -1 for noise; or (B, K) non-negative memberships as a torch
-            sparse CSR tensor or a SciPy CSR array.
-        temperature: float, or a scalar tensor that may require a gradient; > 0.
+        membership: (B,) LongTensor or integer array of cluster ids with -1 for noise; or (B, K) non-negative
+            memberships as a torch sparse CSR tensor or a SciPy sparse array.
+        temperature: float, or a tensor of one number that may require a gradient; > 0.
         denominator: ``"all"`` other rows; or ``"negatives"``, where the positives of a row leave each other's
             denominator: that of a pair holds the pair itself and the rows with weight 0. A row of any weight above 0,
             however small, is a positive.
@@ -84,7 +87,8 @@ def cl_infonce(
         positive.
 
     Raises:
-        ValueError: shapes that do not fit, also between processes, or an option outside its range.
+        ValueError: shapes that do not fit, also between processes, memberships that are negative or not finite, or an
+            option outside its range.
 
     >>> z = torch.nn.functional.normalize(torch.tensor([[[1., 0.], [1., .1]], [[0., 1.], [.1, 1.]]]), dim=-1)
     >>> round(cl_infonce(z, torch.tensor([-1, -1])).item(), 4)
@@ -96,14 +100,10 @@ def cl_infonce(
     """
     if z.ndim != 3:
         raise ValueError(f"z must be (B, V, P): B images, V views, P dimensions; got {tuple(z.shape)}.")
-    if not isinstance(temperature, Tensor) and temperature <= 0:
-        raise ValueError(f"temperature must be above 0; got {temperature}.")
+    scale = _scale_of(temperature, z.dtype if z.dtype == torch.float64 else torch.float32)
     term = _pair_term(denominator, q, lam)
     entries, shard = gather_entries(entries_of(membership, len(z)), z, group)
     weights = Weights(entries, shard.n_images, z.shape[1], cross_view_only, z.device)
-    dtype = z.dtype if z.dtype == torch.float64 else torch.float32
-    # A plain number stays on the CPU, where reading it does not wait for the GPU.
-    scale = 1 / torch.as_tensor(temperature, dtype=dtype)
     loss: Tensor = _MeanRowLoss.apply(z, scale, weights, term, shard)
     return loss
 
@@ -111,7 +111,7 @@ def cl_infonce(
 def dual_head_cl_infonce(
     z: Tensor,
     instance_z: Tensor,
-    membership: Tensor | sparse.csr_array,
+    membership: Tensor | sparse.csr_array | NDArray[np.integer],
     temperature: float | Tensor = 0.1,
     *,
     instance_weight: float = 1.0,
@@ -130,14 +130,29 @@ def dual_head_cl_infonce(
         instance_weight: of the instance term.
         **options: of `cl_infonce`, for both terms.
 
+    Raises:
+        ValueError: as `cl_infonce`, or heads of different images or views.
+
     >>> z = torch.nn.functional.normalize(torch.randn(4, 2, 3), dim=-1)
     >>> none, labels = torch.full((4,), -1), torch.tensor([0, 0, 1, 1])
     >>> both = dual_head_cl_infonce(z, z, labels, instance_weight=0.5)
     >>> torch.testing.assert_close(both, cl_infonce(z, labels) + 0.5 * cl_infonce(z, none))
     """
+    if instance_z.shape[:2] != z.shape[:2]:
+        raise ValueError(
+            f"both heads must see the same images and views; got {(*z.shape,)} and {(*instance_z.shape,)}."
+        )
     no_clusters = torch.full((len(instance_z),), -1, device=instance_z.device)
     instance = cl_infonce(instance_z, no_clusters, temperature, **options)
     return cl_infonce(z, membership, temperature, **options) + instance_weight * instance
+
+
+def _scale_of(temperature: float | Tensor, dtype: torch.dtype) -> Tensor:
+    """() 1 / temperature. A plain number stays on the CPU; one on a GPU is not looked at, which would wait for it."""
+    scale = 1 / torch.as_tensor(temperature, dtype=dtype)
+    if scale.numel() != 1 or (scale.device.type == "cpu" and not 0 < scale.item() < math.inf):
+        raise ValueError(f"temperature must be one number above 0; got {temperature}.")
+    return scale.reshape(())
 
 
 def _pair_term(denominator: Denominator, q: float, lam: float) -> PairTerm:

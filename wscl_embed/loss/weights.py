@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
     from scipy import sparse
 
 
@@ -32,26 +34,35 @@ class Positives(NamedTuple):
         return Positives(self.rows[other], self.columns[other], self.weights[other])
 
 
-def entries_of(membership: Tensor | sparse.csr_array, n_images: int) -> Entries:
+def entries_of(membership: Tensor | sparse.csr_array | NDArray[np.integer], n_images: int) -> Entries:
     """The entries of a membership of any kind, on its device: on the CPU, counting them waits for no GPU.
 
     Raises:
-        ValueError: it is not one row for each of ``n_images`` images.
+        ValueError: it is not one row for each of ``n_images`` images, ids are no integers, or a membership is negative
+            or not finite.
 
     >>> entries_of(torch.tensor([7, -1, 2]), 3).rows
     tensor([0, 2])
     """
-    if isinstance(membership, Tensor) and membership.layout == torch.strided:
-        if membership.shape != (n_images,):
-            raise ValueError(
-                f"membership must be ({n_images},) cluster ids or ({n_images}, K) sparse CSR; "
-                f"got a dense tensor of shape {tuple(membership.shape)}."
-            )
-        rows = (membership >= 0).nonzero().squeeze(1)
-        return Entries(rows, membership[rows].long(), torch.ones(len(rows), dtype=torch.float64, device=rows.device))
+    if hasattr(membership, "tocsr") or (isinstance(membership, Tensor) and membership.layout != torch.strided):
+        return _sparse_entries(membership, n_images)
+    ids = torch.as_tensor(membership)
+    is_integer = not (ids.is_floating_point() or ids.is_complex() or ids.dtype == torch.bool)
+    if ids.shape != (n_images,) or not is_integer:
+        raise ValueError(
+            f"membership must be ({n_images},) integer cluster ids or ({n_images}, K) sparse CSR; "
+            f"got a dense array of shape {tuple(ids.shape)} and {ids.dtype}."
+        )
+    rows = (ids >= 0).nonzero().squeeze(1)
+    return Entries(rows, ids[rows].long(), torch.ones(len(rows), dtype=torch.float64, device=rows.device))
+
+
+def _sparse_entries(membership: Any, n_images: int) -> Entries:
     indptr, columns, values = _csr_parts(membership)
     if len(indptr) != n_images + 1:
         raise ValueError(f"membership has {len(indptr) - 1} rows for {n_images} images.")
+    if not ((values >= 0) & (values < torch.inf)).all():  # NaN is neither
+        raise ValueError("memberships must be finite and not negative.")
     counts = indptr.long().diff()
     rows = torch.repeat_interleave(torch.arange(n_images, device=counts.device), counts)
     return Entries(rows, columns.long(), values.to(torch.float64))
@@ -59,8 +70,11 @@ def entries_of(membership: Tensor | sparse.csr_array, n_images: int) -> Entries:
 
 def _csr_parts(membership: Any) -> tuple[Tensor, Tensor, Tensor]:
     if isinstance(membership, Tensor):
+        if membership.layout != torch.sparse_csr:
+            raise ValueError(f"membership must be sparse CSR; got {membership.layout}: call its to_sparse_csr().")
         return membership.crow_indices(), membership.col_indices(), membership.values()
-    return torch.as_tensor(membership.indptr), torch.as_tensor(membership.indices), torch.as_tensor(membership.data)
+    rows = membership.tocsr()  # the index arrays of SciPy's CSC look the same and mean something else
+    return torch.as_tensor(rows.indptr), torch.as_tensor(rows.indices), torch.as_tensor(rows.data)
 
 
 class Weights:
