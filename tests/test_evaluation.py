@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from hypothesis import given, settings
@@ -126,6 +127,51 @@ def test_images_without_a_label_are_neither_query_nor_result() -> None:
     assert result.n_queries == 2
     assert result.n_skipped == 1
     assert result.means()["recall@1"] == 1
+
+
+@pytest.mark.parametrize("missing", [None, np.nan, pd.NA], ids=["None", "NaN", "NA"])
+def test_a_missing_label_is_no_class(missing: object) -> None:
+    embeddings, labels = labelled()
+    with_gaps = [missing if row % 3 == 0 else label for row, label in enumerate(labels.tolist())]
+    there = np.arange(len(labels)) % 3 != 0
+    expected = evaluate_retrieval(embeddings[there], labels[there])
+    assert evaluate_retrieval(embeddings, with_gaps).means() == expected.means()
+
+
+def test_labels_go_by_their_order_and_not_by_their_index() -> None:
+    embeddings, labels = labelled()
+    order = np.random.default_rng(0).permutation(len(labels))[:80]
+    series = pd.Series(labels).iloc[order]
+    assert (
+        evaluate_retrieval(embeddings[order], series).means()
+        == evaluate_retrieval(embeddings[order], labels[order]).means()
+    )
+
+
+def test_the_length_of_a_row_is_nothing() -> None:
+    """Also where its square is beyond float32, or float64."""
+    embeddings, labels = labelled()
+    embeddings = embeddings.astype(np.float64)
+    expected = evaluate_retrieval(embeddings, labels).means()
+    for scale in (1e-300, 1e-25, 1e25, 1e200):
+        assert evaluate_retrieval(embeddings * scale, labels).means() == pytest.approx(expected, abs=1e-12)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_a_row_that_is_not_finite_is_named(bad: float) -> None:
+    embeddings, labels = labelled()
+    embeddings[5, 3] = bad
+    with pytest.raises(InputError, match="row 5 of the embeddings is not finite"):
+        evaluate_retrieval(embeddings, labels)
+
+
+def test_as_many_labels_as_rows_and_some_queries() -> None:
+    embeddings, labels = labelled()
+    for rows, few in ((embeddings, [None, *labels[:60]]), (embeddings[:60], labels), (embeddings[:, 0], labels)):
+        with pytest.raises(InputError, match="one row a label"):
+            evaluate_retrieval(rows, few)
+    with pytest.raises(InputError, match="max_queries must be at least 1"):
+        evaluate_retrieval(embeddings, labels, max_queries=0)
 
 
 def test_nothing_to_retrieve_is_refused() -> None:
@@ -280,6 +326,18 @@ def test_verdict(recall: Change, precision: Change, said: str) -> None:
 def test_verdict_without_labels(change: Change, said: str) -> None:
     assert verdict({"text_to_image_recall@1": DOWN, "text_to_image_recall@10": change}) == said
     assert said in VERDICTS
+
+
+@pytest.mark.parametrize(
+    "after",
+    [{}, {"recall@1": np.ones(3)}, {"recall@1": np.float64(1)}, {"recall@1": np.array([1.0, np.nan])}],
+    ids=["lacks", "others", "means", "NaN"],
+)
+def test_what_is_not_the_same_queries_is_not_compared(after: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match="each of the same queries"):
+        compare({"recall@1": np.ones(2)}, after)
+    with pytest.raises(InputError, match="it is decided by recall@1 and map@r"):
+        verdict(compare({"recall@1": np.ones(2)}, {"recall@1": np.ones(2)}))
 
 
 def test_drawn_queries_score_as_they_do_among_all_of_them() -> None:

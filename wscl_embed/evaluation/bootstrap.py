@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from wscl_embed.errors import InputError
+
 DECISIVE = ("recall@1", "map@r")
 DECISIVE_BY_TEXT = ("text_to_image_recall@10",)  # of 1, 5 and 10 the one that varies least
 RESAMPLES = 1000
@@ -40,12 +42,23 @@ def compare(before: PerQuery, after: PerQuery) -> dict[str, Change]:
     """Metric name -> `Change`, from paired bootstrap resamples of the queries (Efron and Tibshirani, 1993).
 
     Args:
-        before: metric name -> (q,), one value a query; metrics may have queries of their own.
+        before: metric name -> (q,), one value a query; metrics may have queries of their own. What
+            `evaluate_retrieval` gives as ``per_query``, not its ``means()``.
         after: the same metrics over the same queries.
+
+    Raises:
+        InputError: a metric that is not one finite number for each of the same queries in both.
 
     >>> compare({"recall@1": np.array([0.0, 1.0])}, {"recall@1": np.array([0.0, 1.0])})["recall@1"]
     Change(mean=0.0, low=0.0, high=0.0)
     """
+    for name, values in before.items():
+        one, other = np.asarray(values), np.asarray(after.get(name))
+        if one.ndim != 1 or not one.size or one.shape != other.shape or not np.isfinite(one + other).all():
+            raise InputError(
+                f"compare: {name} must be one finite number for each of the same queries, before and after; "
+                f"got shapes {one.shape} and {other.shape}."
+            )
     resampled = resample_changes(before, after)
     return {name: change_of(after[name] - before[name], means) for name, means in resampled.items()}
 
@@ -87,10 +100,16 @@ def _resampled_means(values: NDArray[np.float64]) -> NDArray[np.float64]:
 def verdict(changes: Mapping[str, Change]) -> str:
     """A key of `VERDICTS`, decided by Recall@1 and mAP@R; without labels by text-to-image recall.
 
+    Raises:
+        InputError: the changes of those are not among ``changes``.
+
     >>> verdict({"recall@1": Change(0.02, 0.01, 0.03), "map@r": Change(0.0, -0.01, 0.01)})
     'better'
     """
     deciding = DECISIVE if DECISIVE[0] in changes else DECISIVE_BY_TEXT
+    if not changes.keys() >= set(deciding):
+        wanted = f"{' and '.join(DECISIVE)}, or {DECISIVE_BY_TEXT[0]}"
+        raise InputError(f"verdict: it is decided by {wanted}; got {', '.join(changes) or 'nothing'}.")
     directions = {changes[name].direction for name in deciding}
     if directions >= {1, -1}:
         return "mixed"

@@ -4,26 +4,46 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
+
+from wscl_embed.errors import InputError
 
 CHUNK_BYTES = 2**28
 """What the similarities of a chunk of queries and the neighbours found in them may take together."""
 
 TINY = np.finfo(np.float32).tiny
+SHORT = 1e-15  # the square of what is shorter loses digits in float32
 MAX_CHUNK = 1024  # queries; more of them gain nothing, and their similarities leave the caches
 
 
-def normalise(vectors: NDArray[np.floating]) -> NDArray[np.float32]:
+def normalise(vectors: ArrayLike) -> NDArray[np.float32]:
     """(n, D) float32 rows at unit length; a row of zeros stays one.
+
+    Raises:
+        InputError: a row that is not finite (names it): in a search it would be everybody's neighbour, or nobody's.
 
     >>> normalise(np.array([[3.0, 4.0], [0.0, 0.0]])).tolist()
     [[0.6000000238418579, 0.800000011920929], [0.0, 0.0]]
     """
-    rows = np.asarray(vectors, dtype=np.float32)
-    lengths = np.sqrt(np.einsum("ij,ij->i", rows, rows))  # np.linalg.norm would make a copy of all rows for it
-    unit: NDArray[np.float32] = rows / np.maximum(lengths, TINY)[:, None]
+    with np.errstate(over="ignore", invalid="ignore"):  # looked at below
+        rows = np.asarray(vectors, dtype=np.float32)
+        lengths = np.sqrt(np.einsum("ij,ij->i", rows, rows))  # np.linalg.norm would make a copy of all rows for it
+        unit: NDArray[np.float32] = rows / np.maximum(lengths, TINY)[:, None]
+    odd = np.flatnonzero(~np.isfinite(lengths) | (lengths < SHORT))
+    if len(odd):
+        unit[odd] = _normalise_wide(np.asarray(vectors)[odd].astype(np.float64), odd)
     return unit
+
+
+def _normalise_wide(rows: NDArray[np.float64], numbers: NDArray[np.int64]) -> NDArray[np.float64]:
+    """(b, D) rows at unit length whose squares float32, or float64, may not hold; ``numbers`` are for the error."""
+    largest = np.abs(rows).max(axis=1, initial=0)
+    if not np.isfinite(largest).all():
+        raise InputError(f"row {numbers[int(np.argmin(np.isfinite(largest)))]} of the embeddings is not finite.")
+    scaled = rows / np.where(largest > 0, largest, 1)[:, None]
+    lengths = np.linalg.norm(scaled, axis=1)
+    return np.asarray(scaled / np.where(lengths > 0, lengths, 1)[:, None])
 
 
 def drawn(queries: NDArray[np.int64], most: int | None) -> NDArray[np.int64]:
@@ -37,7 +57,7 @@ def drawn(queries: NDArray[np.int64], most: int | None) -> NDArray[np.int64]:
     return np.sort(np.random.default_rng(0).choice(queries, most, replace=False))
 
 
-def unit_rows(vectors: NDArray[np.floating]) -> Tensor:
+def unit_rows(vectors: ArrayLike) -> Tensor:
     """`normalise` as a tensor, on the current CUDA device where there is one."""
     return torch.from_numpy(normalise(vectors)).to("cuda" if torch.cuda.is_available() else "cpu")
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from wscl_embed.errors import InputError
@@ -43,7 +44,7 @@ class Retrieval:
 
 
 def evaluate_retrieval(
-    embeddings: NDArray[np.floating], labels: Sequence[object], *, max_queries: int | None = None
+    embeddings: ArrayLike, labels: Sequence[object] | NDArray[Any], *, max_queries: int | None = None
 ) -> Retrieval:
     """Query with each image among all the others, R of which have its label.
 
@@ -61,22 +62,28 @@ def evaluate_retrieval(
 
     Args:
         embeddings: (n, D); compared by cosine.
-        labels: n labels; an image whose label is None is neither query nor result.
-        max_queries: so many images query, drawn at random; all of them are results.
+        labels: n labels, in the order of the rows (an index of pandas' is not looked at); an image whose label is None,
+            NaN or another of pandas' missing values is neither query nor result.
+        max_queries: so many images query, 1 or more, drawn at random; all of them are results.
 
     Raises:
-        InputError: no label occurs twice.
+        InputError: no label occurs twice, another number of labels than rows, or a row that is not finite.
 
     >>> result = evaluate_retrieval(np.array([[1, 0], [1, 0.1], [0, 1]]), ["a", "a", "b"])
     >>> result.means()["recall@1"], result.n_queries, result.n_skipped
     (1.0, 2, 1)
     """
+    rows = np.asarray(embeddings)
+    if rows.ndim != 2 or len(rows) != len(labels):
+        raise InputError(f"embeddings of shape {rows.shape} for {len(labels)} labels; give (n, D), one row a label.")
+    if max_queries is not None and max_queries < 1:
+        raise InputError(f"max_queries must be at least 1; got {max_queries}.")
     present, codes = encode_labels(labels)
     relevant = np.bincount(codes)[codes] - 1 if len(codes) else np.zeros(0, dtype=np.int64)  # R of each image
     queries = np.flatnonzero(relevant > 0)
     if not len(queries):
         raise InputError(f"no label occurs twice among the {len(labels)} images to evaluate: nothing can be retrieved.")
-    unit = unit_rows(embeddings if len(present) == len(labels) else embeddings[present])
+    unit = unit_rows(rows if len(present) == len(rows) else rows[present])
     # Queries of like R share a chunk, which looks only as deep as the largest of them.
     asked = drawn(queries, max_queries)
     by_depth = asked[np.argsort(-relevant[asked], kind="stable")]
@@ -85,14 +92,17 @@ def evaluate_retrieval(
     return Retrieval({name: values[order] for name, values in scores.items()}, len(present) - len(queries))
 
 
-def encode_labels(labels: Sequence[object]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def encode_labels(labels: Sequence[object] | NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """The rows that have a label, and a number for each of their labels; labels that print alike are the same.
 
-    >>> [part.tolist() for part in encode_labels(["b", None, "a", "b"])]
+    >>> [part.tolist() for part in encode_labels(["b", None, "a", "b", np.nan])]
     [[0, 2, 3], [1, 0, 1]]
     """
-    present = np.flatnonzero([label is not None for label in labels])
-    names = np.asarray([str(labels[int(row)]) for row in present], dtype=object)
+    import pandas as pd
+
+    values = np.fromiter(labels, dtype=object, count=len(labels))  # in their order, whatever index a Series has
+    present = np.flatnonzero(~pd.isna(values))
+    names = np.asarray([str(label) for label in values[present]], dtype=object)
     _, codes = np.unique(names, return_inverse=True)
     return present, codes.astype(np.int64)
 
