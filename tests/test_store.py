@@ -11,6 +11,7 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
+import torch
 
 from wscl_embed.clusters import Clusters
 from wscl_embed.errors import InputError
@@ -252,10 +253,67 @@ def test_ids_come_whole_in_blocks_and_for_some_rows(tmp_path: Path, monkeypatch:
         assert store.ids_of([]) == []
 
 
-def test_a_query_of_another_dimension_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("query", "k", "said"),
+    [(np.ones(9), 1, "8 dimensions"), (np.full(8, np.nan), 1, "the query is not finite"), (np.ones(8), 0, "k must be")],
+)
+def test_a_query_that_is_none_is_refused(tmp_path: Path, query: np.ndarray, k: int, said: str) -> None:
     write(tmp_path / "e.h5")
-    with EmbeddingStore(tmp_path / "e.h5") as store, pytest.raises(InputError, match="8 dimensions"):
-        store.search(np.ones(9), k=1)
+    with EmbeddingStore(tmp_path / "e.h5") as store, pytest.raises(InputError, match=said):
+        store.search(query, k=k)
+
+
+def test_the_length_and_the_type_of_a_query_are_nothing(tmp_path: Path) -> None:
+    unit = write(tmp_path / "e.h5")
+    queries = [unit[7] * 1e-30, (unit[7] * 6e4).astype(np.float16), unit[7].astype(np.float64) * 1e200]
+    with EmbeddingStore(tmp_path / "e.h5") as store:
+        for query in [*queries, queries[1].tolist(), torch.tensor(queries[1])]:
+            [(found, similarity)] = store.search(query, k=1)
+            assert (found, similarity) == ("bild-ü-7", pytest.approx(1, abs=1e-3))
+
+
+def test_a_closed_file_says_so(tmp_path: Path) -> None:
+    write(tmp_path / "e.h5")
+    with EmbeddingStore(tmp_path / "e.h5") as store:
+        pass
+    for read in (lambda: store.ids, lambda: store.labels, lambda: store.clusters, lambda: store.attributes):
+        with pytest.raises(InputError, match="was closed"):
+            read()
+
+
+IDS = ["a", "b", "c"]
+
+
+@pytest.mark.parametrize(
+    ("ids", "rows", "said"),
+    [
+        (IDS, vectors(2), r"3 ids, but embeddings of shape \(2, 8\)"),
+        (IDS[:2], vectors(3), r"2 ids, but embeddings of shape \(3, 8\)"),
+        (IDS, vectors(6, dim=4), r"embeddings of shape \(6, 4\); give \(3, 8\)"),
+        (["a"], vectors(1)[0], r"embeddings of shape \(8,\)"),
+        ([1, 2, 3], vectors(3), "ids must be strings; got 1"),
+        (["a", "b", "a"], vectors(3), "the id 'a' is given twice"),
+        (["a", "b", "z"], vectors(3), "the id 'z' is given twice"),  # once in each of two calls
+    ],
+)
+def test_rows_that_would_lie_beside_the_wrong_ids_are_refused(
+    tmp_path: Path, ids: list[str], rows: np.ndarray, said: str
+) -> None:
+    def write_both() -> None:
+        with EmbeddingStore.create(tmp_path / "e.h5", dim=8) as writer:
+            writer.append(["x", "y", "z"], vectors(3))
+            writer.append(ids, rows)
+
+    with pytest.raises(InputError, match=said):
+        write_both()
+    assert not list(tmp_path.iterdir())
+
+
+def test_parts_that_were_not_asked_for_and_other_types_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="hashes of shape"), EmbeddingStore.create(tmp_path / "e.h5", dim=8) as writer:
+        writer.append(IDS, vectors(3), np.zeros((3, 16), np.uint8))
+    with pytest.raises(InputError, match="float32 or float16"), EmbeddingStore.create(tmp_path / "e.h5", 8, dtype="f8"):
+        pass
 
 
 def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from threading import RLock
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from wscl_embed.config import read_config
 from wscl_embed.errors import InputError
@@ -21,7 +21,8 @@ from wscl_embed.searching.columns import ImageColumns
 from wscl_embed.searching.index_file import StaleIndexError, VectorIndex
 from wscl_embed.searching.queries import QueryEncoder
 from wscl_embed.store import EmbeddingStore
-from wscl_embed.store.exact import nearest
+from wscl_embed.store.exact import check_k, nearest
+from wscl_embed.store.unit import unit_query
 
 if TYPE_CHECKING:
     import datasets
@@ -165,7 +166,7 @@ class Searcher:
 
     def by_vector(
         self,
-        vector: NDArray[np.floating],
+        vector: ArrayLike,
         k: int = 10,
         *,
         where: str | None = None,
@@ -174,15 +175,13 @@ class Searcher:
         """The images nearest to an embedding (D,), as `by_image`.
 
         Raises:
-            InputError: as `by_image`; a vector of another dimension, or ``k`` below 1.
+            InputError: as `by_image`; a vector of another dimension or one that is not finite, or ``k`` below 1.
         """
-        dim = self.store.embeddings.shape[1]
-        if vector.shape != (dim,):
-            raise InputError(f"{self.store.path} holds embeddings of {dim} dimensions, not {vector.shape}.")
+        query = unit_query(vector, self.store.embeddings.shape[1], self.store.path)
         check_k(k)
         self.check(where, columns)
         shown = self.default_columns if columns is None else columns
-        found = self._nearest(vector, k, where)
+        found = self._nearest(query[None], k, where)
         ids = self.store.ids_of([row for _, row in found])
         return [
             Hit(image_id, score, row, self.columns.values(row, shown) if shown else {})
@@ -200,9 +199,8 @@ class Searcher:
         if columns:
             self.columns.check(columns)
 
-    def _nearest(self, vector: NDArray[np.floating], k: int, where: str | None) -> list[tuple[float, int]]:
+    def _nearest(self, query: NDArray[np.float32], k: int, where: str | None) -> list[tuple[float, int]]:
         """Scores and rows."""
-        query = (vector.astype(np.float32) / max(float(np.linalg.norm(vector)), 1e-12))[None]
         if self.index is not None and where is None:
             scores, rows = self.index.search(query, min(k, len(self)))
             if (rows >= 0).all():
@@ -290,9 +288,3 @@ class Searcher:
             advice = f"Searching exactly; `wscl-embed index {self.source}` builds it anew."
             say(f"{error} {advice}", "yellow")
             return None
-
-
-def check_k(k: int) -> None:
-    """Refuse a number of results below 1."""
-    if k < 1:
-        raise InputError(f"k must be at least 1, got {k}.")

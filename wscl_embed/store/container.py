@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from wscl_embed.errors import WsclEmbedError
+from wscl_embed.errors import InputError, WsclEmbedError
 from wscl_embed.files import clear_leftovers, storage_errors, sync, sync_folder, temporary_path
 from wscl_embed.store.hdf5_file import hdf5_file
 from wscl_embed.store.rows import HEAD, RowFiles, TextRows
 from wscl_embed.store.trial import remember
+from wscl_embed.store.unit import UNIT
 
 if TYPE_CHECKING:
     import h5py
@@ -48,7 +50,7 @@ def _fill(rows: RowFiles, attributes: Mapping[str, Any], clusters: Clusters | No
     """All that is beside the vectors, around them."""
     _enclose(rows)
     with hdf5_file(rows.vectors.path, "r+", alignment_threshold=HEAD, alignment_interval=HEAD) as file:
-        file.attrs.update({"format": FORMAT, "format_version": FORMAT_VERSION, **attributes})
+        file.attrs.update({**attributes, "format": FORMAT, "format_version": FORMAT_VERSION})
         file.attrs["complete"] = False
         file["embeddings"].attrs["normalised"] = True
         _write_ids(file, rows)
@@ -138,12 +140,39 @@ class StoreWriter:
 
     def __init__(self, rows: RowFiles) -> None:
         self._rows = rows
+        self._id_hashes: list[NDArray[np.int64]] = []
         self.clusters: Clusters | None = None
-        self.append = rows.append
+
+    def append(
+        self,
+        ids: Sequence[str],
+        embeddings: NDArray[np.floating],
+        hashes: NDArray[np.uint8] | None = None,
+        texts: TextRows | None = None,
+    ) -> None:
+        """Append (b, D) rows, scaled to unit length, as are those of ``texts``; ``hashes`` (b, 16).
+
+        Raises:
+            InputError: as many ids as rows were not given, a row that is not finite, or an id that cannot be one.
+            StorageError: the disk is full, or does not take the rows for another reason.
+        """
+        self._rows.append(ids, embeddings, hashes, texts)
+        self._id_hashes.append(np.fromiter(map(hash, ids), np.int64, len(ids)))
 
     def set_clusters(self, clusters: Clusters) -> None:
         """Write ``/clusters``; an id the clusters lack gets no membership."""
         self.clusters = clusters
+
+    def check_unique(self) -> None:
+        """Raise `InputError` where two rows have one id; eight bytes a row, not the ids, are held for this."""
+        hashes = np.sort(np.concatenate([np.zeros(0, np.int64), *self._id_hashes]))
+        shared = set(hashes[1:][hashes[1:] == hashes[:-1]].tolist())
+        seen: set[str] = set()
+        for image_id in (raw.decode() for block in self._rows.read_ids() for raw in block) if shared else ():
+            if image_id in seen:
+                raise InputError(f"the id {image_id!r} is given twice; an embedding file has one row an id.")
+            if hash(image_id) in shared:
+                seen.add(image_id)
 
 
 @contextmanager
@@ -151,6 +180,8 @@ def create(
     path: Path, dim: int, dtype: str, attributes: Mapping[str, Any], *, hashed: bool, texts: bool
 ) -> Iterator[StoreWriter]:
     """What `wscl_embed.EmbeddingStore.create` does."""
+    if dtype not in UNIT or dim < 1:
+        raise InputError(f"an embedding file holds {' or '.join(UNIT)} of 1 dimension or more; got {dtype}, {dim}.")
     with storage_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         clear_leftovers(path.parent, path.name)
@@ -159,6 +190,7 @@ def create(
             try:
                 writer = StoreWriter(rows)
                 yield writer
+                writer.check_unique()
                 finish(rows, path, attributes, writer.clusters)
             finally:
                 rows.close()

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from wscl_embed.errors import InputError
 from wscl_embed.extras import import_faiss
 
 if TYPE_CHECKING:
@@ -56,6 +57,12 @@ def nearest(
         scores, found = _nearest_in(wanted, block, min(k, len(block)))
         best = _merge(best, (scores, start + (found if inside is None else inside[found])), k)
     return best
+
+
+def check_k(k: int) -> None:
+    """Refuse a number of results below 1."""
+    if k < 1:
+        raise InputError(f"k must be at least 1, got {k}.")
 
 
 def _merge(best: Best, more: Best, k: int) -> Best:

@@ -9,15 +9,16 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from wscl_embed.errors import InputError
 from wscl_embed.store.chunks import ChunkedRows
 from wscl_embed.store.container import StoreWriter, create
-from wscl_embed.store.exact import CHUNK_ROWS, nearest
+from wscl_embed.store.exact import CHUNK_ROWS, check_k, nearest
 from wscl_embed.store.safety import check_safe
 from wscl_embed.store.schema import check_schema
 from wscl_embed.store.trial import try_reading
+from wscl_embed.store.unit import unit_query
 
 if TYPE_CHECKING:
     from wscl_embed.clusters import Clusters
@@ -85,7 +86,9 @@ class EmbeddingStore:
 
     @contextmanager
     def _undamaged(self) -> Iterator[None]:
-        """What the library raises over a damaged file, as an `InputError`."""
+        """What the library raises over a damaged file, as an `InputError`; so is a file that was closed."""
+        if not self._file:
+            raise InputError(f"{self.path} was closed; read it within the `with` block.")
         try:
             yield
         except (OSError, RuntimeError, LookupError, ValueError, TypeError, ArithmeticError) as error:
@@ -194,9 +197,9 @@ class EmbeddingStore:
 
         from wscl_embed.clusters import Clusters, cluster_table
 
-        if "clusters/indptr" not in self._file:
-            return None
         with self._undamaged():
+            if "clusters/indptr" not in self._file:
+                return None
             group = self._file["clusters"]
             names = [name.decode() for name in group["names"][:].tolist()]
             entries = (group["weights"][:], group["indices"][:], group["indptr"][:])
@@ -212,17 +215,14 @@ class EmbeddingStore:
                 key: value.item() if isinstance(value, np.generic) else value for key, value in self._file.attrs.items()
             }
 
-    def search(self, query: NDArray[np.floating], k: int, *, chunk: int = CHUNK_ROWS) -> list[tuple[str, float]]:
-        """The k nearest (id, cosine), exactly, for one (D,) query.
+    def search(self, query: ArrayLike, k: int, *, chunk: int = CHUNK_ROWS) -> list[tuple[str, float]]:
+        """The k nearest (id, cosine), exactly, for one (D,) query of any length.
 
         Raises:
-            InputError: a query of another dimension.
+            InputError: a query of another dimension or one that is not finite, or ``k`` below 1.
         """
-        if query.shape != (self.embeddings.shape[1],):
-            raise InputError(
-                f"{self.path} holds embeddings of {self.embeddings.shape[1]} dimensions, not {query.shape}."
-            )
-        unit = query.astype(np.float32) / max(float(np.linalg.norm(query)), 1e-12)
+        check_k(k)
+        unit = unit_query(query, self.embeddings.shape[1], self.path)
         scores, rows = nearest(unit[None], self.embeddings, k, chunk_rows=chunk)
         return list(zip(self.ids_of(rows[0].tolist()), scores[0].tolist(), strict=True))
 
@@ -245,5 +245,8 @@ class EmbeddingStore:
             attributes: root attributes beside those of the format.
             hashed: every row comes with a content hash.
             texts: every row comes with its caption, as `wscl_embed.store.TextRows`.
+
+        Raises:
+            InputError: another dtype; when the block ends, an id that was given twice. Nothing is written then.
         """
         return create(Path(path), dim, dtype, attributes or {}, hashed=hashed, texts=texts)

@@ -208,8 +208,11 @@ def _encoded(ids: Sequence[str]) -> tuple[bytes, NDArray[np.int64]]:
     """The ids as they are in their file, and where each ends.
 
     Raises:
-        InputError: one with a NUL character.
+        InputError: one with a NUL character, or one that is no string.
     """
+    odd = next((image_id for image_id in ids if not isinstance(image_id, str)), None)
+    if odd is not None:
+        raise InputError(f"ids must be strings; got {odd!r} ({type(odd).__name__}).")
     encoded = "\0".join([*ids, ""]).encode()
     ends = np.flatnonzero(np.frombuffer(encoded, np.uint8) == END[0])
     if len(ends) != len(ids):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -48,6 +49,24 @@ def unit_blocks(
 
     starts = range(0, len(rows), step)
     yield from _ahead(scaled, starts) if len(starts) > 1 else map(scaled, starts)
+
+
+def unit_query(query: npt.ArrayLike, dim: int, path: Path) -> NDArray[np.float32]:
+    """(D,) float32 of unit length, from a query of any length and type of numbers; zeros stay zeros.
+
+    Raises:
+        InputError: another number of dimensions than ``path`` holds, or a query that is not finite.
+
+    >>> unit_query(np.array([300.0, 400.0], np.float16), 2, Path("toy.h5")).tolist()
+    [0.6000000238418579, 0.800000011920929]
+    """
+    wide = np.asarray(query, dtype=np.float64)  # the squares of halves soon overflow
+    if wide.shape != (dim,):
+        raise InputError(f"{path} holds embeddings of {dim} dimensions, not {wide.shape}.")
+    if not np.isfinite(wide).all():
+        raise InputError("the query is not finite.")
+    wide = wide / (np.abs(wide).max(initial=0) or 1)
+    return np.asarray(wide / (np.linalg.norm(wide) or 1), dtype=np.float32)
 
 
 def _ahead(make: Callable[[int], NDArray[np.floating]], starts: range) -> Iterator[NDArray[np.floating]]:
