@@ -347,6 +347,16 @@ class Doubtful:
         return np.array([1, 0, -1])
 
 
+@pytest.mark.parametrize("labels", [["a", "b"], [0.5, 1.5], [np.nan, 0]], ids=["names", "fractions", "NaN"])
+def test_labels_that_are_no_whole_numbers_are_refused(labels: list[Any]) -> None:
+    class Other:
+        def fit_predict(self, X: Any) -> list[Any]:
+            return labels
+
+    with pytest.raises(InputError, match=r"labels of clusterer .* must be whole numbers"):
+        cluster_rows(np.eye(2), Other())
+
+
 def test_probabilities_of_any_object_are_strengths() -> None:
     made = make_clustering(np.eye(3), Doubtful([1.0, 0.25, 0.0]))
     assert made.labels.tolist() == [1, 0, -1]

@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from scipy import sparse
@@ -91,6 +93,34 @@ def test_ids_must_match_and_be_unique() -> None:
         Clusters(["a", "b"], membership, cluster_table(membership, source="toy"))
     with pytest.raises(InputError, match="must have the columns"):
         Clusters(["a"], membership, cluster_table(sparse.csr_array(np.ones((1, 2))), source="toy"))
+
+
+@pytest.mark.parametrize("ids", [[1, 2], ["a", None], np.arange(2)], ids=["ints", "None", "array"])
+def test_ids_that_are_no_strings_are_refused_at_once_and_not_when_saved(ids: Any) -> None:
+    with pytest.raises(InputError, match="ids must be strings; got"):
+        Clusters.from_labels(ids, [0, 0], name="toy")
+
+
+def test_ids_may_be_an_array_of_strings(tmp_path: Path) -> None:
+    clusters = Clusters.from_labels(np.array(["a", "b"]), [0, 1], name="toy")
+    clusters = Clusters(np.array(["a", "b"]), clusters.membership, clusters.table)  # type: ignore[arg-type]
+    assert clusters.select(["b"]).labels.tolist() == [1]
+    clusters.save(tmp_path / "c.parquet")
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [["x", "y"], ["1", "2"], [0.2, 0.7], [0, np.nan], [0, None], np.array([2**63, 1], np.uint64)],
+    ids=["names", "digits", "fractions", "NaN", "None", "too large"],
+)
+def test_labels_that_are_no_whole_numbers_are_refused(labels: Any) -> None:
+    with pytest.raises(InputError, match="labels must be whole numbers, negative for noise; got"):
+        Clusters.from_labels(["a", "b"], labels, name="toy")
+
+
+@pytest.mark.parametrize("make", [np.array, pd.Series, torch.tensor, np.float32, np.object_])
+def test_whole_numbers_of_any_type_are_labels(make: Any) -> None:
+    assert Clusters.from_labels(list("abc"), make([3, 3, -1]), name="toy").labels.tolist() == [0, 0, -1]
 
 
 def test_terms_are_one_list_a_cluster() -> None:

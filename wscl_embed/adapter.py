@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from wscl_embed.clusterers import Clustering, Features, check_clusterer, make_clustering
+from wscl_embed.clusterers import Clustering, Features, as_rows, check_clusterer, make_clustering
 from wscl_embed.clusterers.noise import Policy, check_policy, memberships
 from wscl_embed.clusters import Clusters, cluster_table
 from wscl_embed.errors import InputError
@@ -72,22 +72,40 @@ class Adapter:
         """Check the options.
 
         Raises:
-            InputError: a value outside its limits, an unknown clusterer, or a clusterer's option where none is used.
+            InputError: a value outside its limits, an unknown clusterer, or a clusterer's option where none is
+                used; a subclass without a name, or whose options are no fields of a dataclass.
         """
+        self._check_class()
         offered = self.option_fields()
         for item in fields(self):
-            value = getattr(self, item.name)
-            if item.name not in offered and value != item.default:
+            if item.name not in offered and getattr(self, item.name) != item.default:
                 raise InputError(f"adapter {self.name} clusters no features, so it has no option {item.name!r}.")
-            low, high = item.metadata.get("at_least"), item.metadata.get("at_most")
-            within = value is None or ((low is None or value >= low) and (high is None or value <= high))
-            if not within:  # NaN is not, either
-                limits = [f"at {word} {limit}" for word, limit in (("least", low), ("most", high)) if limit is not None]
-                raise InputError(f"adapter {self.name}: {item.name} must be {' and '.join(limits)}; got {value}.")
+            self._check_limits(item)
         check_clusterer(self.clusterer)
         check_policy(self.noise)
         if self.strengths and self.clusterer in ("kmeans", "exact"):
             raise InputError(f"adapter {self.name}: the clusterer {self.clusterer} knows no strengths; hdbscan does.")
+
+    def _check_class(self) -> None:
+        bare = [name for name, value in vars(type(self)).items() if isinstance(value, Field)]
+        if bare:
+            raise InputError(
+                f"{type(self).__name__}: its options ({', '.join(bare)}) are no fields yet; "
+                "put @dataclass(kw_only=True) above the class."
+            )
+        if not isinstance(getattr(self, "name", None), str):
+            raise InputError(f'{type(self).__name__}: give the class a name, as in name = "place".')
+
+    def _check_limits(self, item: Field[Any]) -> None:
+        value = getattr(self, item.name)
+        low, high = item.metadata.get("at_least"), item.metadata.get("at_most")
+        limits = [f"at {word} {limit}" for word, limit in (("least", low), ("most", high)) if limit is not None]
+        try:
+            within = value is None or ((low is None or value >= low) and (high is None or value <= high))
+        except TypeError:  # text, for one
+            within = False
+        if not within:  # NaN is not, either
+            raise InputError(f"adapter {self.name}: {item.name} must be {' and '.join(limits)}; got {value!r}.")
 
     @classmethod
     def option_fields(cls) -> dict[str, Field[Any]]:
@@ -102,7 +120,7 @@ class Adapter:
         return {name: getattr(self, name) for name in self.option_fields()}
 
     def features(self, dataset: datasets.Dataset) -> Features:
-        """(n, F) array or CSR, one row a record. A row of zeros or with a NaN has no signal and becomes noise."""
+        """(n, F) array or CSR (lists, a data frame or a tensor will do), one row a record. A row of zeros or with a NaN has no signal and becomes noise."""
         raise NotImplementedError(f"{type(self).__name__} must implement features() or override assign().")
 
     def cluster(self, features: Features) -> Clustering:
@@ -131,6 +149,11 @@ class Adapter:
         features, terms_of = self.features_and_terms(dataset)
         rows, present = self.with_signal(features, dataset)
         made = self.cluster(rows)
+        if self.strengths and made.strengths is None:
+            raise InputError(
+                f"adapter {self.name}: strengths=true, but the clusterer {self.clusterer!r} has no probabilities_ "
+                "after fit_predict."
+            )
         found = Clustering(renumber(made.labels), made.strengths if self.strengths else None)
         labels = np.full(len(dataset), NO_SIGNAL, dtype=np.int64)
         labels[present] = found.labels
@@ -144,14 +167,21 @@ class Adapter:
         """The (m, F) rows of ``features`` that carry a signal, and which (n,) records they belong to.
 
         Raises:
-            InputError: no record carries a signal, or ``features`` has another number of rows than the dataset.
+            InputError: no record carries a signal, or ``features`` are not numbers, a row a record of the dataset.
         """
-        if features.ndim != 2 or features.shape[0] != len(dataset):
-            raise InputError(f"adapter {self.name}: features of shape {features.shape} for {len(dataset)} records.")
-        present = has_signal(features)
+        try:
+            rows = as_rows(features)
+        except (TypeError, ValueError) as error:
+            raise InputError(f"adapter {self.name}: features() must give numbers, a row a record ({error}).") from error
+        if rows.ndim != 2 or rows.shape[0] != len(dataset):
+            raise InputError(
+                f"adapter {self.name}: features of shape {rows.shape} for {len(dataset)} records; "
+                f"features() must give ({len(dataset)}, F), a row a record."
+            )
+        present = has_signal(rows)
         if not present.any():
             raise self.no_signal(dataset)
-        return (features if present.all() else features[present]), present
+        return (rows if present.all() else rows[present]), present
 
     def remedy(self) -> str:
         """What to change when there are too few clusters: a sentence for an error message."""

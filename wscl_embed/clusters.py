@@ -15,7 +15,7 @@ from scipy import sparse
 from wscl_embed.cluster_file import FORMAT, FORMAT_VERSION, read_parts
 from wscl_embed.cluster_table import TABLE_COLUMNS, cluster_table, column_sizes, with_unique_names
 from wscl_embed.errors import InputError
-from wscl_embed.raw_labels import RawLabels
+from wscl_embed.raw_labels import RawLabels, integer_labels
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -57,9 +57,13 @@ class Clusters:
         membership.sum_duplicates()
         membership.eliminate_zeros()
         object.__setattr__(self, "membership", membership)
+        object.__setattr__(self, "ids", list(self.ids))
         n, k = membership.shape
         if len(self.ids) != n:
             raise InputError(f"Clusters: {len(self.ids)} ids for a membership matrix of {n} rows; give one id a row.")
+        odd = next((image_id for image_id in self.ids if not isinstance(image_id, str)), "")
+        if not isinstance(odd, str):
+            raise InputError(f"Clusters: ids must be strings; got {odd!r} ({type(odd).__name__}).")
         if len(set(self.ids)) != n:
             raise InputError("Clusters: ids must be unique.")
         if list(self.table.columns) != TABLE_COLUMNS or len(self.table) != k:
@@ -87,15 +91,16 @@ class Clusters:
         Args:
             ids: N unique strings.
             labels: (N,) integers as scikit-learn's ``fit_predict`` returns them. They are renumbered to 0..K-1 in
-                ascending order, so gaps do no harm.
+                ascending order, so gaps do no harm. Names of classes become numbers by ``pandas.factorize``.
             strengths: (N,) membership strengths in (0, 1], such as HDBSCAN's ``probabilities_``. Default: all 1.
             name: the adapter that made them; clusters are called ``name-0``, ``name-1``, ...
             terms: describing words of each of the K clusters, in ascending order of label.
 
         Raises:
-            InputError: lengths that differ, or strengths outside (0, 1].
+            InputError: lengths that differ, labels that are no whole numbers, strengths outside (0, 1], or ids that are
+                no strings or not unique.
         """
-        label_array = np.asarray(labels, dtype=np.int64)
+        label_array = integer_labels(labels, "Clusters.from_labels: the labels")
         for what, shape in (
             ("labels", label_array.shape),
             ("strengths", np.shape(labels if strengths is None else strengths)),

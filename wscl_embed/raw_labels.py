@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from wscl_embed.errors import InputError
 
@@ -50,6 +51,24 @@ class RawLabels:
         inside = self.labels >= 0
         labels = np.where(inside, self.labels + offset, self.labels)
         return replace(self, labels=labels, source=sources[int(labels.max())] if inside.any() else self.source)
+
+
+def integer_labels(labels: ArrayLike, what: str) -> NDArray[np.int64]:
+    """(N,) int64 from what holds whole numbers, of floats too.
+
+    Raises:
+        InputError: anything else (names ``what``): names of classes, missing values, fractions.
+
+    >>> integer_labels([1.0, -1.0], "labels").tolist()
+    [1, -1]
+    """
+    given = np.asarray(labels)
+    with np.errstate(invalid="ignore"), suppress(TypeError, ValueError, OverflowError):
+        whole = given.astype(np.int64)
+        if given.dtype.kind in "biufO" and np.array_equal(whole, given):
+            return whole
+    few = ", ".join(map(repr, given.ravel()[:5].tolist()))
+    raise InputError(f"{what} must be whole numbers, negative for noise; got {given.dtype}: {few}, ...")
 
 
 def load_raw(table: pa.Table, adapters: list[dict[str, Any]]) -> tuple[RawLabels, ...]:

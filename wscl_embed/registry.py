@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, get_args, get_type_hints
@@ -44,6 +45,20 @@ def installed_adapters() -> dict[str, AdapterInfo]:
         distribution = f"{point.dist.name} {point.dist.version}" if point.dist else "unknown"
         found[point.name] = AdapterInfo(point.name, distribution, point)
     return found
+
+
+def as_adapters(given: str | Adapter | Iterable[str | Adapter]) -> list[str | Adapter]:
+    """One adapter or several, as people hand them over, in a list.
+
+    Raises:
+        InputError: something else, such as the class of an adapter.
+    """
+    one = isinstance(given, (str, type, Adapter)) or not isinstance(given, Iterable)
+    several: list[Any] = [given] if one else list(given)  # type: ignore[arg-type]
+    for spec in several:
+        if not isinstance(spec, (str, Adapter)):
+            raise InputError(f"an adapter is a name with options, or an object such as MyAdapter(); got {spec!r}.")
+    return several
 
 
 def make_adapter(spec: str | Adapter) -> Adapter:

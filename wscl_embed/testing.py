@@ -12,6 +12,7 @@ import numpy as np
 from scipy import sparse
 
 from wscl_embed.adapter import Adapter
+from wscl_embed.clusterers import as_rows
 from wscl_embed.clusterers.noise import POLICIES
 from wscl_embed.clusters import Clusters
 from wscl_embed.dataset import quiet
@@ -33,6 +34,7 @@ def check_adapter(adapter: Adapter, dataset: datasets.Dataset, *, column: str | 
             ``column``, if it has one. Without any, these checks are left out.
 
     Raises:
+        InputError: a class in place of an adapter, or a ``column`` the dataset lacks.
         AssertionError: the first promise that is broken, with what to do.
 
     >>> import datasets
@@ -40,6 +42,10 @@ def check_adapter(adapter: Adapter, dataset: datasets.Dataset, *, column: str | 
     >>> shop = datasets.Dataset.from_dict({"id": list("abcdefghij"), "kind": ["shoe", "hat"] * 5})
     >>> check_adapter(make_adapter("labels:column=kind"), shop)
     """
+    if not isinstance(adapter, Adapter):
+        raise InputError(f"check_adapter takes an adapter, such as MyAdapter(), not {adapter!r}.")
+    if column is not None:
+        adapter.check_column(dataset, column)
     checks: list[Callable[[Adapter, datasets.Dataset], None]] = [
         check_options,
         check_clusters_of_every_record,
@@ -96,7 +102,7 @@ def check_features_and_terms(adapter: Adapter, dataset: datasets.Dataset) -> Non
     if type(adapter).features is Adapter.features:
         return
     features, terms_of = adapter.features_and_terms(dataset)
-    difference = sparse.csr_array(features) - sparse.csr_array(adapter.features(dataset))
+    difference = sparse.csr_array(as_rows(features)) - sparse.csr_array(as_rows(adapter.features(dataset)))
     labels = np.zeros(len(dataset), dtype=np.int64)
     same = not np.nan_to_num(difference.data).any() and terms_of(labels) == adapter.terms(dataset, labels)
     _require(same, adapter, "features_and_terms() differs from features() and terms(); override all that changes")
@@ -173,7 +179,8 @@ def _with_nulls(dataset: datasets.Dataset, column: str, rows: Any) -> datasets.D
     values = list(dataset[column])
     for row in rows:
         values[row] = None
-    return dataset.remove_columns(column).add_column(column, values, feature=dataset.features[column])
+    with quiet():
+        return dataset.remove_columns(column).add_column(column, values, feature=dataset.features[column])
 
 
 def _require_same(adapter: Adapter, first: Clusters, second: Clusters, problem: str) -> None:

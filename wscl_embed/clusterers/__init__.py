@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from wscl_embed.clusterers.collapse import Features, collapse_rows, with_short_indices
+from wscl_embed.clusterers.collapse import Features, as_rows, collapse_rows, with_short_indices
 from wscl_embed.clusterers.contract import Clusterer, Clustering, fit_predict
 from wscl_embed.clusterers.density import cluster_hdbscan
 from wscl_embed.clusterers.kmeans import cluster_kmeans, default_n_clusters
@@ -21,6 +21,7 @@ __all__ = [
     "Clusterer",
     "Clustering",
     "Features",
+    "as_rows",
     "check_clusterer",
     "cluster_rows",
     "collapse_rows",

@@ -3,13 +3,28 @@
 from __future__ import annotations
 
 import hashlib
-from typing import TypeAlias
+from typing import Any, TypeAlias, cast
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
 Features: TypeAlias = "NDArray[np.floating] | sparse.csr_array"
+
+
+def as_rows(features: Any) -> Features:
+    """(n, F) numbers as a CSR array or an array, from lists, data frames, tensors, or any sparse layout.
+
+    Raises:
+        ValueError, TypeError: it holds something else.
+
+    >>> as_rows([[1, 2], [3, 4]]).shape
+    (2, 2)
+    """
+    if sparse.issparse(features):
+        return sparse.csr_array(cast(Any, features))
+    rows = np.asarray(features)
+    return rows if rows.dtype.kind in "fiub" else rows.astype(np.float64)
 
 
 BLOCK = 2**18  # bytes of rows looked at together

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from wscl_embed.clusterers.collapse import Features, collapse_rows
 from wscl_embed.errors import InputError
+from wscl_embed.raw_labels import integer_labels
 
 WEAKEST = 1e-6  # a membership is positive: a record in a cluster with strength 0 would be in none
 
@@ -66,7 +67,8 @@ def fit_predict(features: Features, clusterer: Clusterer) -> Clustering:
     """The clusters a `Clusterer` object makes of the rows of ``features`` (n, F).
 
     Raises:
-        InputError: labels or probabilities of another length than the rows, or probabilities outside [0, 1].
+        InputError: labels or probabilities of another length than the rows, labels that are no whole numbers, or
+            probabilities outside [0, 1].
     """
     if "sample_weight" in inspect.signature(clusterer.fit_predict).parameters:
         rows, inverse, counts = collapse_rows(features)
@@ -80,6 +82,7 @@ def fit_predict(features: Features, clusterer: Clusterer) -> Clustering:
     for what, values in (("labels", labels), ("probabilities_", strengths)):
         if values is not None and values.shape != (rows.shape[0],):
             raise InputError(f"clusterer {clusterer!r} gave {what} of shape {values.shape} for {rows.shape[0]} rows.")
+    labels = integer_labels(labels, f"the labels of clusterer {clusterer!r}")
     if strengths is not None and not ((strengths >= 0) & (strengths <= 1)).all():
         raise InputError(f"clusterer {clusterer!r} gave probabilities_ outside [0, 1].")
     return clustering(labels[inverse], None if strengths is None else strengths[inverse])

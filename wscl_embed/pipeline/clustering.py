@@ -18,7 +18,7 @@ from wscl_embed.files import write_text
 from wscl_embed.limits import MAX_REPEATS
 from wscl_embed.pipeline.places import check_file
 from wscl_embed.progress import say
-from wscl_embed.registry import make_adapter
+from wscl_embed.registry import as_adapters, make_adapter
 
 if TYPE_CHECKING:
     import datasets
@@ -116,7 +116,7 @@ def run_cluster(
     with processes(), cache_at(config.cache_dir):
         places = [Path(path) for path in (output, diagnostics, plot) if path is not None]
         on_first(lambda: _check(places, overwrite, plot, label_column, stability))
-        given = [adapter] if isinstance(adapter, (str, Adapter)) else list(adapter)
+        given = as_adapters(adapter)
         adapters = stages.named([make_adapter(one) for one in given])
         stages.check_weights(list(adapters.values()), adapter_weight)
         dataset, parts = _cluster(data, adapters, split, label_column, config, batch_size)

@@ -15,7 +15,7 @@ from wscl_embed.cache import cache_at
 from wscl_embed.clusters import Clusters
 from wscl_embed.config import FitConfig, make_config
 from wscl_embed.progress import console
-from wscl_embed.registry import adapter_spec, make_adapter
+from wscl_embed.registry import adapter_spec, as_adapters, make_adapter
 from wscl_embed.run import Run
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ def fit(
         result = wscl_embed.fit("photos/", "hashtags:column=tags", "runs/photos", label_column="category")
         print(result.metrics["after"]["recall@1"])
     """
-    adapters = [adapter] if isinstance(adapter, (str, Adapter)) else list(adapter)
+    adapters = as_adapters(adapter)
     config = make_config(
         {
             "data": str(data) if isinstance(data, (str, Path)) else "(a Dataset from Python)",
