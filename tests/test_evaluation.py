@@ -129,7 +129,7 @@ def test_images_without_a_label_are_neither_query_nor_result() -> None:
     assert result.means()["recall@1"] == 1
 
 
-@pytest.mark.parametrize("missing", [None, np.nan, pd.NA], ids=["None", "NaN", "NA"])
+@pytest.mark.parametrize("missing", [None, np.nan, pd.NA, " "], ids=["None", "NaN", "NA", "blank"])
 def test_a_missing_label_is_no_class(missing: object) -> None:
     embeddings, labels = labelled()
     with_gaps = [missing if row % 3 == 0 else label for row, label in enumerate(labels.tolist())]

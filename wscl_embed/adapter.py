@@ -120,7 +120,10 @@ class Adapter:
         return {name: getattr(self, name) for name in self.option_fields()}
 
     def features(self, dataset: datasets.Dataset) -> Features:
-        """(n, F) array or CSR (lists, a data frame or a tensor will do), one row a record. A row of zeros or with a NaN has no signal and becomes noise."""
+        """(n, F) array or CSR (lists, a data frame or a tensor will do), one row a record.
+
+        A row of zeros or with a NaN has no signal and becomes noise.
+        """
         raise NotImplementedError(f"{type(self).__name__} must implement features() or override assign().")
 
     def cluster(self, features: Features) -> Clustering:

@@ -63,7 +63,7 @@ def evaluate_retrieval(
     Args:
         embeddings: (n, D); compared by cosine.
         labels: n labels, in the order of the rows (an index of pandas' is not looked at); an image whose label is None,
-            NaN or another of pandas' missing values is neither query nor result.
+            NaN, another of pandas' missing values or a blank string is neither query nor result.
         max_queries: so many images query, 1 or more, drawn at random; all of them are results.
 
     Raises:
@@ -101,9 +101,9 @@ def encode_labels(labels: Sequence[object] | NDArray[Any]) -> tuple[NDArray[np.i
     import pandas as pd
 
     values = np.fromiter(labels, dtype=object, count=len(labels))  # in their order, whatever index a Series has
-    present = np.flatnonzero(~pd.isna(values))
-    names = np.asarray([str(label) for label in values[present]], dtype=object)
-    _, codes = np.unique(names, return_inverse=True)
+    names = ["" if missing else str(label) for label, missing in zip(values, pd.isna(values), strict=True)]
+    present = np.flatnonzero([bool(name.strip()) for name in names])
+    _, codes = np.unique(np.asarray([names[row] for row in present], dtype=object), return_inverse=True)
     return present, codes.astype(np.int64)
 
 

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
 def cl_infonce(
     z: Tensor,
-    membership: Tensor | sparse.csr_array | NDArray[np.integer],
+    membership: Tensor | sparse.sparray | sparse.spmatrix | NDArray[np.integer],
     temperature: float | Tensor = 0.1,
     *,
     denominator: Denominator = "all",
@@ -111,7 +111,7 @@ def cl_infonce(
 def dual_head_cl_infonce(
     z: Tensor,
     instance_z: Tensor,
-    membership: Tensor | sparse.csr_array | NDArray[np.integer],
+    membership: Tensor | sparse.sparray | sparse.spmatrix | NDArray[np.integer],
     temperature: float | Tensor = 0.1,
     *,
     instance_weight: float = 1.0,

@@ -34,7 +34,7 @@ class Positives(NamedTuple):
         return Positives(self.rows[other], self.columns[other], self.weights[other])
 
 
-def entries_of(membership: Tensor | sparse.csr_array | NDArray[np.integer], n_images: int) -> Entries:
+def entries_of(membership: Tensor | sparse.sparray | sparse.spmatrix | NDArray[np.integer], n_images: int) -> Entries:
     """The entries of a membership of any kind, on its device: on the CPU, counting them waits for no GPU.
 
     Raises:

@@ -60,6 +60,10 @@ class ChunkedRows:
     def __len__(self) -> int:
         return self.shape[0]
 
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
+        """All rows, read at once: without this NumPy asks for one after the other."""
+        return np.asarray(self[:], dtype=dtype)
+
     def __getitem__(self, rows: Any) -> NDArray[np.floating]:
         with self._undamaged():
             found: NDArray[np.floating] = self._dataset[rows]
