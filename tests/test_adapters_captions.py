@@ -185,7 +185,7 @@ def test_the_missing_extra_says_how_to_install_it(monkeypatch: pytest.MonkeyPatc
 
 @pytest.mark.parametrize("value", [3, {"en": "a cat"}, [1, 2]])
 def test_what_is_no_text_is_refused(value: Any) -> None:
-    with pytest.raises(InputError, match=r"'captions' holds a .*a string or a list of strings"):
+    with pytest.raises(InputError, match=r"'captions' holds a .* in the record '.+'; a string or a list of strings"):
         CaptionsAdapter().assign(captioned([value]))
 
 

@@ -339,7 +339,7 @@ def test_mistakes_are_explained(spec: str, message: str) -> None:
 
 @pytest.mark.parametrize("value", [3, {"en": "a/b"}, [["a"], ["b"]]])
 def test_what_is_no_path_is_refused(value: Any) -> None:
-    with pytest.raises(InputError, match=r"'path' holds a .*'animal/bird' or a list of strings"):
+    with pytest.raises(InputError, match=r"'path' holds a .* in the record '.+'; a path such as 'animal/bird'"):
         HierarchyAdapter().assign(pathed([value]))
 
 

@@ -60,7 +60,7 @@ def test_class_labels_bring_their_names_and_minus_one_is_no_class() -> None:
 
 
 def test_labels_that_are_none_are_refused() -> None:
-    with pytest.raises(InputError, match="is no label"):
+    with pytest.raises(InputError, match=r"in the column '.+' of the record '.+' is no label"):
         LabelsAdapter().assign(labelled([{"a": 1}]))
     with pytest.raises(InputError, match=r"none of the 2 records carries a signal .*column=label"):
         LabelsAdapter().assign(labelled(["", " "]))

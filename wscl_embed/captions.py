@@ -40,7 +40,7 @@ def captions_of(value: Any, image_id: str) -> list[str]:
     texts = [value] if value is None or isinstance(value, str) else value
     if not isinstance(texts, list) or not all(text is None or isinstance(text, str) for text in texts):
         raise InputError(
-            f"image {image_id}: the caption is a {type(value).__name__} ({value!r}); "
+            f"image {image_id}: the caption is a {type(value).__name__} ({value!r:.80}); "
             "a string or a list of strings is needed."
         )
     return list(dict.fromkeys(text.strip() for text in texts if text is not None and text.strip()))

@@ -73,17 +73,18 @@ class CaptionsAdapter(Adapter):
         """n lists of captions without surrounding white space, the blank ones left out.
 
         Raises:
-            InputError: values that are no text.
+            InputError: values that are no text (names the id).
         """
-        return [self.record_captions(value) for value in self.read(dataset, self.column)]
+        values = zip(dataset["id"][:], self.read(dataset, self.column), strict=True)
+        return [self.record_captions(value, record_id) for record_id, value in values]
 
-    def record_captions(self, value: Any) -> list[str]:
+    def record_captions(self, value: Any, record_id: str) -> list[str]:
         """The captions of one record."""
         captions = [value] if value is None or isinstance(value, str) else value
         if not isinstance(captions, list) or not all(text is None or isinstance(text, str) for text in captions):
             raise InputError(
-                f"adapter {self.name}: the column {self.column!r} holds a {type(value).__name__} ({value!r}); "
-                "a string or a list of strings a record is needed."
+                f"adapter {self.name}: the column {self.column!r} holds a {type(value).__name__} ({value!r:.80}) in "
+                f"the record {record_id!r}; a string or a list of strings a record is needed."
             )
         return [text.strip() for text in captions if text is not None and text.strip()]
 

@@ -172,21 +172,25 @@ class HierarchyAdapter(Adapter):
         values = self.read(dataset, self.column)
         if names is not None:
             values = [None if value is None or value < 0 else names[value] for value in values]
+        records = list(zip(dataset["id"][:], values, strict=True))
         if self.parents is not None:
-            return paths_of_labels([self._label(value) for value in values], Path(self.parents))
+            return paths_of_labels([self._label(*record) for record in records], Path(self.parents))
+        return [self._path(*record) for record in records]
+
+    def _path(self, record_id: str, value: Any) -> Parts:
         try:
-            return [parts_of(value, self.separator) for value in values]
+            return parts_of(value, self.separator)
         except ValueError as error:
             raise InputError(
-                f"adapter {self.name}: the column {self.column!r} holds {error}; a path such as "
-                f"'animal{self.separator}bird' or a list of strings is needed."
+                f"adapter {self.name}: the column {self.column!r} holds {error} in the record {record_id!r}; a path "
+                f"such as 'animal{self.separator}bird' or a list of strings is needed."
             ) from error
 
-    def _label(self, value: Any) -> str | None:
+    def _label(self, record_id: str, value: Any) -> str | None:
         if value is not None and not isinstance(value, (str, int)):
             raise InputError(
-                f"adapter {self.name}: the column {self.column!r} holds a {type(value).__name__} ({value!r}); with "
-                "parents, a string or an integer is needed."
+                f"adapter {self.name}: the column {self.column!r} holds a {type(value).__name__} ({value!r:.80}) in "
+                f"the record {record_id!r}; with parents, a string or an integer is needed."
             )
         return None if value is None else str(value).strip() or None
 

@@ -32,10 +32,11 @@ class LabelsAdapter(Adapter):
         """Membership 1 in the cluster of each of a record's labels; clusters stand in ascending order of label.
 
         Raises:
-            InputError: the column is missing, or carries no label.
+            InputError: the column is missing, carries no label, or something else (names the id).
         """
         known = class_names(dataset.features.get(self.column))
-        records = [_labels(value, known) for value in self.read(dataset, self.column)]
+        pairs = zip(dataset["id"][:], self.read(dataset, self.column), strict=True)
+        records = [self._labels(value, record_id, known) for record_id, value in pairs]
         values = sorted({value for labels in records for value in labels})
         if not values:
             raise self.no_signal(dataset)
@@ -48,22 +49,22 @@ class LabelsAdapter(Adapter):
         table = cluster_table(membership, source=self.name, names=names, terms=[[name] for name in names])
         return Clusters(dataset["id"][:], membership, table)
 
+    def _labels(self, value: Any, record_id: str, known: list[str] | None) -> list[Any]:
+        """The distinct labels of one record."""
+        values = value if isinstance(value, list) else [value]
+        if any(isinstance(item, (list, dict)) for item in values):
+            raise InputError(
+                f"adapter {self.name}: {value!r:.80} in the column {self.column!r} of the record {record_id!r} is no "
+                "label; a string, number or boolean, or a list of them, is needed."
+            )
+        labels = [item for item in values if not _is_null(item)]
+        if known is not None:
+            labels = [known[item] for item in labels if item >= 0]  # -1: unlabelled, by the Hub's convention
+        return list(dict.fromkeys(labels))
+
     def remedy(self) -> str:
         """Which option to change when there are too few clusters."""
         return f"Name another column (now column={self.column})."
-
-
-def _labels(value: Any, known: list[str] | None) -> list[Any]:
-    """The distinct labels of one record."""
-    values = value if isinstance(value, list) else [value]
-    if any(isinstance(item, (list, dict)) for item in values):
-        raise InputError(
-            f"adapter labels: {value!r} is no label; a string, number or boolean, or a list of them, is needed."
-        )
-    labels = [item for item in values if not _is_null(item)]
-    if known is not None:
-        labels = [known[item] for item in labels if item >= 0]  # -1: unlabelled, by the Hub's convention
-    return list(dict.fromkeys(labels))
 
 
 def _is_null(value: Any) -> bool:

@@ -28,7 +28,7 @@ def parts_of(value: Any, separator: str) -> Parts:
         return ()
     parts = value.split(separator) if isinstance(value, str) else value
     if not isinstance(parts, list) or not all(part is None or isinstance(part, (str, int)) for part in parts):
-        raise ValueError(f"a {type(value).__name__} ({value!r})")
+        raise ValueError(f"a {type(value).__name__} ({value!r:.80})")
     return tuple(filter(None, (str(part).strip() for part in parts if part is not None)))
 
 
