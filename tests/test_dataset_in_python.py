@@ -170,6 +170,8 @@ def test_images_without_a_label_are_no_class_of_their_own(tmp_path: Path) -> Non
     posts = datasets.Dataset.from_dict({"id": list("01234567"), "label": labels})
     scores = evaluate(run_over(tmp_path / "run", posts["id"][:]), posts, "label", split=None)
     assert (scores["n_queries"], scores["n_skipped"]) == (4, 0)
+    with pytest.raises(InputError, match="--max-queries must be at least 1, got 0"):
+        evaluate(tmp_path / "run", posts, "label", split=None, max_queries=0)
     numbers = datasets.Dataset.from_dict({"id": list("0123"), "label": [1.0, 1.0, float("nan"), float("nan")]})
     assert read_labels(numbers, "label") == [1.0, 1.0, None, None]
     blank = read_labels(posts.select([4, 5, 6, 7]), "label")

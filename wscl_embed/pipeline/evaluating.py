@@ -62,6 +62,8 @@ def evaluate(
 
     if label_column is None and caption_column is None:
         raise InputError("nothing to score by: name a --label-column or a --caption-column.")
+    if max_queries is not None and max_queries < 1:
+        raise InputError(f"--max-queries must be at least 1, got {max_queries}.")
     dataset = stages.open_split(data, None, images=False)
     if split is not None:
         dataset = _with_splits(dataset, Path(embeddings))
