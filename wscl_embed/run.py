@@ -70,10 +70,11 @@ class Run:
     def begin(self, config: FitConfig, *, overwrite: bool) -> None:
         """Make the folder and write the config. `check` comes first."""
         with storage_errors(self.folder):
-            clear_leftovers(self.folder.parent, self.folder.name)
-            if overwrite and self.folder.is_dir():
-                remove(self.folder)
-            self.folder.mkdir(parents=True, exist_ok=True)
+            place = self.folder.resolve()  # a link stays one: what it leads to may be on a larger disk
+            clear_leftovers(place.parent, place.name)
+            if overwrite and place.is_dir():
+                remove(place)
+            place.mkdir(parents=True, exist_ok=True)
             for folder in (self.folder, self.model):
                 clear_leftovers(folder)
         write_text(self.config, config.to_yaml())

@@ -102,14 +102,19 @@ def run_fit(
     resume: bool = False,
 ) -> FitResult:
     """`fit` from a `FitConfig`; ``data`` and ``adapters`` stand in for its names where Python has the objects."""
-    from wscl_embed.distributed import processes
+    from wscl_embed.distributed import on_first, processes
+    from wscl_embed.pipeline.places import alone
 
+    config, run = config.resolved(), Run(Path(config.output))
     kept = interruption.keeping(f"The run up to its last checkpoint is in {config.output}.")
     with interruption.handled(), kept, processes(), cache_at(config.cache_dir):
-        return _run_fit(config.resolved(), config.data if data is None else data, adapters, overwrite, resume)
+        on_first(lambda: run.check(config, overwrite=overwrite, resume=resume))
+        with alone(run.folder):
+            return _run_fit(run, config, config.data if data is None else data, adapters, overwrite, resume)
 
 
 def _run_fit(
+    run: Run,
     config: FitConfig,
     data: str | Path | datasets.Dataset,
     adapters: Sequence[str | Adapter],
@@ -120,11 +125,9 @@ def _run_fit(
     from wscl_embed import stages
     from wscl_embed.distributed import on_first
 
-    run = Run(Path(config.output))
     seconds: dict[str, float] = {}
     cache = stages.cache_dir(config)
     with interruption.keeping(f"Training had not begun; features of all images that were finished are in {cache}."):
-        on_first(lambda: run.check(config, overwrite=overwrite, resume=resume))
         made = [make_adapter(one) for one in adapters or config.adapter]
         encoder, material = _prepare(config, data, made, run if resume else None, seconds)
         held_out = stages.held_out_rows(material.dataset, config)
