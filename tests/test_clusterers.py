@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy import sparse
-from sklearn.cluster import DBSCAN, AgglomerativeClustering, BisectingKMeans
+from sklearn.cluster import DBSCAN, AgglomerativeClustering, BisectingKMeans, KMeans
 from sklearn.metrics import adjusted_rand_score
 
 import wscl_embed.clusterers.density
@@ -144,6 +144,11 @@ def test_identical_rows_become_one_with_a_weight_where_weights_are_taken() -> No
     clusterer = Weighted()
     assert cluster_rows(np.array([[5.0], [1.0], [5.0], [5.0]]), clusterer).tolist() == [0, 1, 0, 0]
     assert clusterer.seen == ([5.0, 1.0], [3.0, 1.0])
+
+
+def test_more_clusters_than_distinct_rows_are_refused_in_these_words() -> None:
+    with pytest.raises(InputError, match=r"KMeans.* does not take the 2 distinct rows of 6 \(n_samples=2 "):
+        cluster_rows(np.repeat(np.eye(2), 3, axis=0), KMeans(4))
 
 
 @pytest.mark.parametrize("clusterer", ["kmeans", "hdbscan", "exact"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from math import log2
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -127,7 +128,7 @@ def test_several_memberships_count_for_the_strongest_within_adapter_and_level() 
 
 
 def test_what_is_no_label() -> None:
-    assert label_codes([None, float("nan"), "", "  ", "b", 1, "1", True]).tolist() == [-1, -1, -1, -1, 2, 0, 0, 1]
+    assert label_codes([None, float("nan"), pd.NA, "  ", "b", 1, "1", True]).tolist() == [-1, -1, -1, -1, 2, 0, 0, 1]
 
 
 @pytest.mark.parametrize(

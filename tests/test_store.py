@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import pickle
 from concurrent.futures import wait
 from pathlib import Path
 from typing import Any
@@ -271,6 +272,15 @@ def test_the_length_and_the_type_of_a_query_are_nothing(tmp_path: Path) -> None:
         for query in [*queries, queries[1].tolist(), torch.tensor(queries[1])]:
             [(found, similarity)] = store.search(query, k=1)
             assert (found, similarity) == ("bild-ü-7", pytest.approx(1, abs=1e-3))
+
+
+def test_another_process_opens_it_anew(tmp_path: Path) -> None:
+    unit = write(tmp_path / "e.h5")
+    with EmbeddingStore(tmp_path / "e.h5") as store:
+        sent = pickle.dumps(store)
+    assert len(sent) < 1000, "the path and not the rows"
+    with pickle.loads(sent) as store:
+        np.testing.assert_allclose(store.embeddings, unit, atol=1e-6)
 
 
 def test_a_closed_file_says_so(tmp_path: Path) -> None:

@@ -67,13 +67,17 @@ def fit_predict(features: Features, clusterer: Clusterer) -> Clustering:
     """The clusters a `Clusterer` object makes of the rows of ``features`` (n, F).
 
     Raises:
-        InputError: labels or probabilities of another length than the rows, labels that are no whole numbers, or
-            probabilities outside [0, 1].
+        InputError: labels or probabilities of another length than the rows, labels that are no whole numbers,
+            probabilities outside [0, 1], or distinct rows that the clusterer refuses.
     """
     if "sample_weight" in inspect.signature(clusterer.fit_predict).parameters:
         rows, inverse, counts = collapse_rows(features)
         weights = counts.astype(np.float64)
-        labels = np.asarray(cast(Any, clusterer).fit_predict(rows, sample_weight=weights))
+        try:
+            labels = np.asarray(cast(Any, clusterer).fit_predict(rows, sample_weight=weights))
+        except ValueError as error:  # such as fewer rows than clusters: fewer than its owner knows of
+            distinct = f"the {rows.shape[0]} distinct rows of {features.shape[0]}"
+            raise InputError(f"clusterer {clusterer!r} does not take {distinct} ({error}).") from error
     else:
         rows, inverse = features, np.arange(features.shape[0])
         labels = np.asarray(clusterer.fit_predict(rows))

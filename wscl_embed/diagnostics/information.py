@@ -180,7 +180,10 @@ def label_codes(labels: Sequence[object]) -> NDArray[np.int64]:
     >>> label_codes(["cat", None, "eel", "cat", " "]).tolist()
     [0, -1, 1, 0, -1]
     """
-    texts = ["" if label is None or label != label else str(label).strip() for label in labels]
+    import pandas as pd
+
+    values = np.fromiter(labels, dtype=object, count=len(labels))
+    texts = ["" if missing else str(label).strip() for label, missing in zip(values, pd.isna(values), strict=True)]
     codes: dict[Hashable, int] = {text: code for code, text in enumerate(sorted(set(texts) - {""}))}
     return np.array([codes.get(text, -1) for text in texts], dtype=np.int64)
 

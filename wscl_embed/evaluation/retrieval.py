@@ -93,16 +93,16 @@ def evaluate_retrieval(
 
 
 def encode_labels(labels: Sequence[object] | NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """The rows that have a label, and a number for each of their labels; labels that print alike are the same.
+    """The rows that have a label, and a number for each of their labels; labels that read alike are the same.
 
-    >>> [part.tolist() for part in encode_labels(["b", None, "a", "b", np.nan])]
+    >>> [part.tolist() for part in encode_labels(["b", None, "a", "b ", np.nan])]
     [[0, 2, 3], [1, 0, 1]]
     """
     import pandas as pd
 
     values = np.fromiter(labels, dtype=object, count=len(labels))  # in their order, whatever index a Series has
-    names = ["" if missing else str(label) for label, missing in zip(values, pd.isna(values), strict=True)]
-    present = np.flatnonzero([bool(name.strip()) for name in names])
+    names = ["" if missing else str(label).strip() for label, missing in zip(values, pd.isna(values), strict=True)]
+    present = np.flatnonzero([bool(name) for name in names])
     _, codes = np.unique(np.asarray([names[row] for row in present], dtype=object), return_inverse=True)
     return present, codes.astype(np.int64)
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import socket
+import threading
 from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING
@@ -75,4 +77,25 @@ class Server(uvicorn.Server):
     def serve_until_stopped(self) -> None:
         """Serve until the process is interrupted; Ctrl-C is how this ends, and no error."""
         with suppress(KeyboardInterrupt):
-            self.run(sockets=[self._listening])
+            if _in_a_loop():
+                self._run_in_a_thread()
+            else:
+                self.run(sockets=[self._listening])
+
+    def _run_in_a_thread(self) -> None:
+        """With a loop of its own, where this thread has one that runs: in a notebook."""
+        thread = threading.Thread(target=self.run, kwargs={"sockets": [self._listening]}, daemon=True)
+        thread.start()
+        try:
+            thread.join()
+        finally:
+            self.should_exit = True
+            thread.join()
+
+
+def _in_a_loop() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True

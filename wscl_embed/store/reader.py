@@ -115,6 +115,10 @@ class EmbeddingStore:
     ) -> None:
         self.close()
 
+    def __reduce__(self) -> tuple[type[EmbeddingStore], tuple[Path]]:
+        """Another process, such as one that loads data, opens the file anew."""
+        return type(self), (self.path,)
+
     def __len__(self) -> int:
         return int(self.embeddings.shape[0])
 
