@@ -86,6 +86,8 @@ def test_an_unfinished_class_says_what_it_lacks() -> None:
     class NoName(Adapter):
         pass
 
+    with pytest.raises(ValueError, match="must not be a list: take a tuple"):
+        option([], "columns to read")
     with pytest.raises(InputError, match=r"NoDecorator: its options \(column\) are no fields yet; put @dataclass"):
         NoDecorator()
     with pytest.raises(InputError, match="NoName: give the class a name"):

@@ -123,6 +123,13 @@ def test_whole_numbers_of_any_type_are_labels(make: Any) -> None:
     assert Clusters.from_labels(list("abc"), make([3, 3, -1]), name="toy").labels.tolist() == [0, 0, -1]
 
 
+@pytest.mark.parametrize("layout", ["csr", "csc", "coo", "lil"])
+def test_sizes_are_counted_in_any_layout(layout: str) -> None:
+    membership = sparse.csr_array(np.array([[1, 0.5, 0], [0, 1, 1], [0, 0, 1]]))
+    membership.data[0] = 0  # stored, and no entry
+    assert cluster_table(membership.asformat(layout), source="toy")["size"].tolist() == [0, 2, 2]
+
+
 def test_terms_are_one_list_a_cluster() -> None:
     with pytest.raises(InputError, match="toy: 1 terms for 2 clusters"):
         Clusters.from_labels(["a", "b"], [0, 1], name="toy", terms=[["x"]])

@@ -26,7 +26,13 @@ Terms: TypeAlias = Sequence[Sequence[str]]
 
 
 def option(default: Any, help: str, *, at_least: float | None = None, at_most: float | None = None) -> Any:
-    """A dataclass field that is an option of an adapter: default, the line `wscl-embed adapters` shows, and limits."""
+    """A dataclass field that is an option of an adapter: default, the line `wscl-embed adapters` shows, and limits.
+
+    Raises:
+        ValueError: a default that could be changed, such as a list.
+    """
+    if isinstance(default, (list, dict, set)):
+        raise ValueError(f"the default of an option must not be a {type(default).__name__}: take a tuple, or None.")
     return field(default=default, metadata={"help": help, "at_least": at_least, "at_most": at_most})
 
 

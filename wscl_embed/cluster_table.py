@@ -77,5 +77,6 @@ def with_unique_names(tables: Sequence[pd.DataFrame]) -> list[pd.DataFrame]:
 
 
 def column_sizes(membership: sparse.csr_array) -> list[int]:
-    """How many images have an entry in each column."""
-    return np.bincount(membership.indices, minlength=membership.shape[1]).tolist()  # type: ignore[no-any-return]
+    """How many images have an entry in each column, of a matrix of any layout."""
+    entries = sparse.coo_array(membership)
+    return np.bincount(entries.col[entries.data != 0], minlength=entries.shape[1]).tolist()  # type: ignore[no-any-return]
