@@ -14,8 +14,8 @@ from scipy import sparse
 from torch import Tensor, distributed, nn
 from torch.nn.functional import normalize
 
-from wscl_embed.distributed import on_first
-from wscl_embed.errors import MissingExtraError
+from wscl_embed.distributed import check_alike, on_first
+from wscl_embed.errors import InputError, MissingExtraError
 from wscl_embed.loss import cl_infonce
 from wscl_embed.train.objective import backward
 
@@ -89,6 +89,11 @@ def compute(rank: int, folder: Path) -> None:
     )
     results["errors"] = [error_of_the_first(MissingExtraError("faiss-cpu", "faiss", "an index"))]
     results["errors"].append(error_of_the_first(TwoArgumentsError(7, "no such shop")))
+    check_alike(["a", "b"], "the ids")
+    try:
+        check_alike(["a", "b"][: 2 - rank // 3], "the ids")
+    except InputError as error:
+        results["not alike"] = str(error)
     torch.save(results, folder / f"{rank}.pt")
     distributed.destroy_process_group()
 

@@ -76,6 +76,11 @@ def test_errors_of_the_first_rank_are_those_of_all(ranks: list[dict[Any, Any]]) 
     assert [rank["errors"][1] for rank in ranks] == [("TwoArgumentsError", "no such shop 7"), text, text, text]
 
 
+def test_ranks_that_read_other_rows_are_all_refused(ranks: list[dict[Any, Any]]) -> None:
+    for rank in ranks:
+        assert rank["not alike"].startswith("the ids on process 3 are not those on the first")
+
+
 @pytest.mark.parametrize("how", ["dies", "stops"])
 def test_a_lost_rank_ends_the_others(tmp_path: Path, how: str) -> None:
     context = multiprocessing.get_context("spawn")

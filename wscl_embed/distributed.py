@@ -5,6 +5,8 @@ Everything here is a plain call on one process, so that callers need no second p
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import pickle
 from collections.abc import Callable, Iterator
@@ -15,7 +17,7 @@ from typing import Any, TypeVar, cast
 import torch
 from torch import distributed as dist
 
-from wscl_embed.errors import LostProcessError, WsclEmbedError
+from wscl_embed.errors import InputError, LostProcessError, WsclEmbedError
 from wscl_embed.progress import console
 
 Result = TypeVar("Result")
@@ -96,6 +98,24 @@ def gather(value: Result) -> list[Result]:
     values: list[Any] = [None] * world_size()
     dist.all_gather_object(values, value, group=_objects)
     return values
+
+
+def check_alike(value: Any, what: str) -> None:
+    """See that all processes have the same ``value``, of the types JSON has.
+
+    Raises:
+        InputError: on all of them; ``what`` says of what it is.
+
+    >>> check_alike(["a", "b"], "the ids")
+    """
+    if world_size() == 1:
+        return
+    digests = gather(hashlib.sha256(json.dumps(value, default=str).encode()).hexdigest())
+    others = [number for number, digest in enumerate(digests) if digest != digests[0]]
+    if others:
+        raise InputError(
+            f"{what} on process {others[0]} are not those on the first: does its machine have another copy of the data?"
+        )
 
 
 def agree(numbers: list[int]) -> list[int]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from wscl_embed.captions import distinct_captions
 from wscl_embed.config import HOLDOUT, FitConfig
 from wscl_embed.dataset import as_dataset, assign_splits, rows_of_split
+from wscl_embed.distributed import check_alike
 from wscl_embed.errors import InputError
 from wscl_embed.progress import say
 
@@ -25,6 +26,7 @@ def open_dataset(data: str | Path | datasets.Dataset, config: FitConfig) -> data
     A wrong column, an unknown split, or one in which nothing can be scored, is said now and not after training.
     """
     dataset = as_dataset(data)
+    check_same_rows(dataset)
     check_images(dataset)
     if not config.scored:
         return dataset
@@ -44,7 +46,14 @@ def open_dataset(data: str | Path | datasets.Dataset, config: FitConfig) -> data
 def open_split(data: str | Path | datasets.Dataset, split: str | None, *, images: bool = True) -> datasets.Dataset:
     """The rows of ``split``, or all of them. Without ``images``, a dataset of signals alone will do."""
     dataset = as_dataset(data, images=images)
+    check_same_rows(dataset)
     return dataset if split is None else rows_of_split(dataset, split)
+
+
+def check_same_rows(dataset: datasets.Dataset) -> None:
+    """See that all processes read the same rows: each encodes its share of them, by their numbers."""
+    columns = [dataset.with_format(None)[name][:] for name in ("id", "split") if name in dataset.column_names]
+    check_alike(columns, "the ids of the images, or their splits,")
 
 
 def check_images(dataset: datasets.Dataset) -> None:
