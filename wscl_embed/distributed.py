@@ -114,7 +114,7 @@ def check_alike(value: Any, what: str) -> None:
     others = [number for number, digest in enumerate(digests) if digest != digests[0]]
     if others:
         raise InputError(
-            f"{what} on process {others[0]} are not those on the first: does its machine have another copy of the data?"
+            f"{what} on process {others[0]} are not those on the first: does its machine have another copy?"
         )
 
 

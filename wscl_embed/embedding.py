@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
 from wscl_embed.captions import encode_captions, read_captions
-from wscl_embed.distributed import gather, on_first, own_part, rank, world_size
+from wscl_embed.distributed import check_alike, gather, on_first, own_part, rank, world_size
 from wscl_embed.errors import InputError
 from wscl_embed.features import iterate_encoded
 from wscl_embed.quarantine import BadRow, Quarantine
@@ -70,6 +70,7 @@ def write_embeddings(
     """
     output, resume, update = partial.output, options.get("resume", False), options.get("update", False)
     facts = {**{key: attributes.get(key) for key in SAME}, "dtype": dtype, "processes": world_size()}
+    check_alike([facts[key] for key in SAME], "the images, or the encoder's weights,")
     facts["updates"] = on_first(lambda: stamp(output)) if update else None
     if resume and not update and on_first(lambda: is_finished(partial, facts)):
         return None

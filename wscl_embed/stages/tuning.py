@@ -13,6 +13,7 @@ from wscl_embed.adapter import Adapter
 from wscl_embed.clusters import Clusters
 from wscl_embed.config import FitConfig
 from wscl_embed.dataset import dataset_fingerprint
+from wscl_embed.distributed import check_alike
 from wscl_embed.errors import InputError
 from wscl_embed.run import Run
 from wscl_embed.stages.guarding import HeadMixture, Mixture, TowerMixture, weights_of
@@ -55,6 +56,7 @@ def tune(encoder: Encoder, material: Material, adapters: Sequence[Adapter], conf
         rounds = make_reclustering(material, adapters, config)
         common: dict[str, Any] = {"options": _train_options(config), "log": log, "reclustering": rounds}
         facts = {"dataset": dataset_fingerprint(material.dataset), "encoder": encoder.weights_hash()}
+        check_alike(facts, "the images, or the encoder's weights,")
         common["checkpoints"] = Checkpoints(run.checkpoints, facts)
         if config.tune == "full":
             locked = config.unlocked_groups
