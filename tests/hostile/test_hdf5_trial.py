@@ -86,9 +86,13 @@ def test_no_module_comes_from_the_working_directory(path: Path, tmp_path: Path) 
 
 def test_only_files_are_opened(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.h5")
-    for name in (".", "pipe.h5"):
-        with pytest.raises(InputError, match="is not a file"):
-            EmbeddingStore(tmp_path / name)
+    with pytest.raises(InputError, match="is not a file"):
+        EmbeddingStore(tmp_path / "pipe.h5")
+    with pytest.raises(InputError, match=r"embeddings\.h5: there is no such file"):  # a folder is looked at as a run
+        EmbeddingStore(tmp_path)
+    (tmp_path / "embeddings.h5").mkdir()
+    with pytest.raises(InputError, match="is not a file"):
+        EmbeddingStore(tmp_path)
 
 
 def test_of_a_large_dataset_a_part_is_tried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

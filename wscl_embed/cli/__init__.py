@@ -18,7 +18,7 @@ from wscl_embed.interruption import Interrupted, handled
 from wscl_embed.progress import printable
 
 RANK = int(os.environ.get("RANK", "0"))
-WAIT = 3  # seconds
+WAIT = 30  # seconds; the first leaves long before, and torchrun then ends the others
 
 COMMANDS = {
     "fit": "Cluster by weak signals, fine-tune, embed, and compare before and after.",
