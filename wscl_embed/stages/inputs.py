@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from wscl_embed.captions import distinct_captions
 from wscl_embed.config import HOLDOUT, FitConfig
 from wscl_embed.dataset import as_dataset, assign_splits, rows_of_split
-from wscl_embed.distributed import check_alike
+from wscl_embed.distributed import check_alike, world_size
 from wscl_embed.errors import InputError
 from wscl_embed.progress import say
 
@@ -52,6 +52,8 @@ def open_split(data: str | Path | datasets.Dataset, split: str | None, *, images
 
 def check_same_rows(dataset: datasets.Dataset) -> None:
     """See that all processes read the same rows: each encodes its share of them, by their numbers."""
+    if world_size() == 1:  # millions of ids need not be read
+        return
     columns = [dataset.with_format(None)[name][:] for name in ("id", "split") if name in dataset.column_names]
     check_alike(columns, "the ids of the images, or their splits,")
 
