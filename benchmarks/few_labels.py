@@ -21,7 +21,8 @@ from wscl_embed.clusters import Clusters
 from wscl_embed.dataset import load_dataset, rows_of_split
 from wscl_embed.demo import EMOJI
 from wscl_embed.diagnostics import information_plane
-from wscl_embed.diagnostics.information import label_codes, partition
+from wscl_embed.diagnostics.information import partition
+from wscl_embed.label_codes import label_codes
 from wscl_embed.registry import make_adapter
 
 Counts = NDArray[np.int64]

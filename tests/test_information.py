@@ -17,11 +17,11 @@ from wscl_embed.diagnostics.information import (
     blocks,
     entropy,
     information_plane,
-    label_codes,
     mutual_information,
     partition,
 )
 from wscl_embed.errors import InputError
+from wscl_embed.label_codes import label_codes
 from wscl_embed.raw_labels import RawLabels
 
 Codes = np.ndarray

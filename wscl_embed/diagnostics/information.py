@@ -7,7 +7,7 @@ The plane is that of Tsai et al., "Learning Weakly-supervised Contrastive Repres
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from wscl_embed.clusters import Clusters
 from wscl_embed.diagnostics.few_labels import complete_labels
 from wscl_embed.errors import InputError
+from wscl_embed.label_codes import label_codes
 
 
 @dataclass(frozen=True)
@@ -172,20 +173,6 @@ def blocks(clusters: Clusters) -> dict[str, Clusters]:
     return {
         source if levels[source] == 1 else f"{source} level {level}": block for (source, level), block in found.items()
     }
-
-
-def label_codes(labels: Sequence[object]) -> NDArray[np.int64]:
-    """(N,) int64: equal where the labels read alike, -1 where there is none.
-
-    >>> label_codes(["cat", None, "eel", "cat", " "]).tolist()
-    [0, -1, 1, 0, -1]
-    """
-    import pandas as pd
-
-    values = np.fromiter(labels, dtype=object, count=len(labels))
-    texts = ["" if missing else str(label).strip() for label, missing in zip(values, pd.isna(values), strict=True)]
-    codes: dict[Hashable, int] = {text: code for code, text in enumerate(sorted(set(texts) - {""}))}
-    return np.array([codes.get(text, -1) for text in texts], dtype=np.int64)
 
 
 def entropy(codes: NDArray[np.integer]) -> float:

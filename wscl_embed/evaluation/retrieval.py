@@ -13,6 +13,7 @@ from torch import Tensor
 
 from wscl_embed.errors import InputError
 from wscl_embed.evaluation.neighbours import chunk_size, drawn, nearest, unit_rows
+from wscl_embed.label_codes import label_codes
 
 RECALL_AT = (1, 5, 10)
 RETRIEVAL_METRICS = (*(f"recall@{k}" for k in RECALL_AT), "map@r", "r_precision", "ndcg")
@@ -98,13 +99,9 @@ def encode_labels(labels: Sequence[object] | NDArray[Any]) -> tuple[NDArray[np.i
     >>> [part.tolist() for part in encode_labels(["b", None, "a", "b ", np.nan])]
     [[0, 2, 3], [1, 0, 1]]
     """
-    import pandas as pd
-
-    values = np.fromiter(labels, dtype=object, count=len(labels))  # in their order, whatever index a Series has
-    names = ["" if missing else str(label).strip() for label, missing in zip(values, pd.isna(values), strict=True)]
-    present = np.flatnonzero([bool(name) for name in names])
-    _, codes = np.unique(np.asarray([names[row] for row in present], dtype=object), return_inverse=True)
-    return present, codes.astype(np.int64)
+    codes = label_codes(labels)
+    present = np.flatnonzero(codes >= 0)
+    return present, codes[present]
 
 
 def _score_all(

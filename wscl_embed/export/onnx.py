@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from wscl_embed.encoder import Encoder
 from wscl_embed.errors import InputError, WsclEmbedError, import_extra
-from wscl_embed.readers.source import innermost
+from wscl_embed.readers.source import beginning, innermost
 
 if TYPE_CHECKING:
     import numpy as np
@@ -96,9 +96,7 @@ def convert(tower: UnitTower, pixels: Tensor) -> Any:
 
 def versions_hint(error: BaseException) -> str:
     """What to install, where the error that began ``error`` looks like libraries of times that do not fit."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    if not isinstance(error, (AttributeError, ImportError, TypeError)):
+    if not isinstance(beginning(error), (AttributeError, ImportError, TypeError)):
         return ""
     return (
         f" torch {torch.__version__} and onnxscript {version('onnxscript')} may not fit each other: torch 2.6 takes "

@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wscl_embed.clusters import Clusters
-from wscl_embed.diagnostics.information import blocks, label_codes
+from wscl_embed.diagnostics.information import blocks
+from wscl_embed.label_codes import label_codes
 from wscl_embed.quarantine import Quarantine
 
 if TYPE_CHECKING:
